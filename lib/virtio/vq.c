@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Both kinds of ring. The split one is a pair of free-running indices into two arrays; the packed
+ * one a single array of slots whose AVAIL and USED flags say, relative to a wrap counter, whose
+ * turn it is. What differs stands in the functions split_* and packed_*, chosen by st.packed.
+ *
+ * The driver runs concurrently. An acquire load of the index (split) or flags (packed) comes before
+ * anything that it publishes is read, a release store publishes what is written; a full fence
+ * stands between asking for kicks and looking for buffers, and between publishing used buffers and
+ * looking whether the driver wants to hear of them.
+ */
+#include "virtio/vq.h"
+
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/le.h"
+
+static uint16_t load16(const uint8_t *p)
+{
+	return le16toh(__atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE));
+}
+
+static void store16(uint8_t *p, uint16_t v)
+{
+	__atomic_store_n((uint16_t *)(void *)p, htole16(v), __ATOMIC_RELEASE);
+}
+
+static void fence(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+void vq_set_features(struct vq *vq, uint64_t features)
+{
+	vq->st.packed = features >> VIRTIO_F_RING_PACKED & 1;
+	vq->st.event_idx = features >> VIRTIO_F_EVENT_IDX & 1;
+	vq->st.indirect = features >> VIRTIO_F_INDIRECT_DESC & 1;
+}
+
+int vq_check_size(bool packed, uint32_t size)
+{
+	if (!size || size > VRING_SIZE_MAX || (!packed && !is_power_of_two(size)))
+		return -EINVAL;
+	return 0;
+}
+
+#define PACKED_FRESH 0x80008000U
+
+bool vq_base_is_fresh(bool packed, uint32_t base)
+{
+	return base == 0 || (packed && base == PACKED_FRESH);
+}
+
+void vq_set_base(struct vq *vq, uint32_t base)
+{
+	if (vq->st.packed) {
+		if (vq_base_is_fresh(true, base))
+			base = PACKED_FRESH;
+		vq->st.avail_wrap = base >> VRING_WRAP_BIT & 1;
+		vq->st.used_wrap = base >> (16 + VRING_WRAP_BIT) & 1;
+		vq->st.avail = base & 0x7fff;
+		vq->st.used = base >> 16 & 0x7fff;
+	} else {
+		vq->st.avail = vq->st.used = (uint16_t)base;
+	}
+	vq->st.in_use = 0;
+	vq->st.unsignalled = 0;
+	vq->st.signalled_before = false;
+}
+
+uint32_t vq_base(const struct vq *vq)
+{
+	const struct vq_state *st = &vq->st;
+
+	if (!st->packed)
+		return st->avail;
+	return (uint32_t)st->avail | (uint32_t)st->avail_wrap << VRING_WRAP_BIT |
+	       (uint32_t)st->used << 16 | (uint32_t)st->used_wrap << (16 + VRING_WRAP_BIT);
+}
+
+static int resolve(const struct guest_mem *mem, uint64_t uaddr, uint64_t len, uint64_t align,
+		   uint8_t **host)
+{
+	if (uaddr % align)
+		return -EINVAL;
+	*host = guest_mem_uaddr(mem, uaddr, len);
+	/* A front end may map its memory at any address; here alignment must hold as well. */
+	if (!*host || (uintptr_t)*host % align)
+		return -EFAULT;
+	return 0;
+}
+
+int vq_start(struct vq *vq, const struct guest_mem *mem)
+{
+	const struct vq_state *st = &vq->st;
+	uint64_t size = st->size;
+	uint8_t *desc, *driver, *device;
+	int r = vq_check_size(st->packed, st->size);
+
+	if (!r && st->packed && (st->avail >= st->size || st->used >= st->size))
+		r = -EINVAL;
+	if (!r)
+		r = resolve(mem, st->desc_uaddr, size * VRING_DESC_SIZE, 16, &desc);
+	if (!r)
+		r = resolve(mem, st->driver_uaddr,
+			    st->packed ? sizeof(struct vring_packed_event)
+				       : VRING_AVAIL_BYTES(size),
+			    st->packed ? 4 : 2, &driver);
+	if (!r)
+		r = resolve(mem, st->device_uaddr,
+			    st->packed ? sizeof(struct vring_packed_event) : VRING_USED_BYTES(size),
+			    4, &device);
+	if (r)
+		return r;
+	vq->mem = mem;
+	vq->desc = desc;
+	vq->driver = driver;
+	vq->device = device;
+	vq->st.error = VQ_OK;
+	return 0;
+}
+
+/* Moves a packed position by n slots, n at most the ring's size. */
+static void packed_forward(const struct vq *vq, uint16_t *pos, bool *wrap, uint16_t n)
+{
+	uint32_t next = (uint32_t)*pos + n;
+
+	if (next >= vq->st.size) {
+		next -= vq->st.size;
+		*wrap = !*wrap;
+	}
+	*pos = (uint16_t)next;
+}
+
+void vq_unpop(struct vq *vq, uint16_t slots)
+{
+	struct vq_state *st = &vq->st;
+
+	st->in_use = (uint16_t)(st->in_use - slots);
+	if (!st->packed) {
+		st->avail = (uint16_t)(st->avail - slots);
+		return;
+	}
+	if (slots > st->avail) {
+		st->avail = (uint16_t)(st->avail + st->size - slots);
+		st->avail_wrap = !st->avail_wrap;
+	} else {
+		st->avail = (uint16_t)(st->avail - slots);
+	}
+}
+
+void vq_stop(struct vq *vq)
+{
+	if (vq->st.in_use)
+		vq_unpop(vq, vq->st.in_use);
+	vq->desc = vq->driver = vq->device = NULL;
+	vq->mem = NULL;
+}
+
+int vq_remap(struct vq *vq)
+{
+	enum vq_error error = vq->st.error;
+	int r = vq_start(vq, vq->mem);
+
+	if (r)
+		vq_stop(vq);
+	else
+		vq->st.error = error;
+	return r;
+}
+
+void vq_break(struct vq *vq, enum vq_error error)
+{
+	if (vq->st.error == VQ_OK)
+		vq->st.error = error;
+}
+
+/* How many chains the driver has made available that were not popped yet. */
+static uint16_t split_pending(const struct vq *vq)
+{
+	return (uint16_t)(load16(vq->driver + VRING_AVAIL_IDX) - vq->st.avail);
+}
+
+static enum vq_error split_pop(struct vq *vq, struct vq_chain *chain)
+{
+	struct vq_state *st = &vq->st;
+	struct desc_table table = {.base = vq->desc, .size = st->size, .layout = DESC_SPLIT};
+	uint16_t head;
+
+	if ((uint32_t)split_pending(vq) + st->in_use > st->size)
+		return VQ_ERR_INDEX;
+	head = load16(vq->driver + VRING_AVAIL_RING(st->avail & (st->size - 1)));
+	return chain_walk(chain, vq->mem, &table, head, st->indirect);
+}
+
+static uint16_t packed_avail_flags(bool wrap)
+{
+	return wrap ? VRING_DESC_F_AVAIL : VRING_DESC_F_USED;
+}
+
+static uint8_t *packed_flags(const struct vq *vq, uint16_t slot)
+{
+	return vq->desc + (size_t)slot * VRING_DESC_SIZE +
+	       offsetof(struct vring_packed_desc, flags);
+}
+
+static bool packed_pending(const struct vq *vq)
+{
+	uint16_t flags = load16(packed_flags(vq, vq->st.avail));
+
+	/* A full ring must not be read again as if the driver had refilled it. */
+	if (vq->st.in_use >= vq->st.size)
+		return false;
+	return (flags & (VRING_DESC_F_AVAIL | VRING_DESC_F_USED)) ==
+	       packed_avail_flags(vq->st.avail_wrap);
+}
+
+static enum vq_error packed_pop(struct vq *vq, struct vq_chain *chain)
+{
+	struct vq_state *st = &vq->st;
+	struct desc_table table = {.base = vq->desc,
+				   .size = st->size,
+				   .layout = DESC_PACKED_RING,
+				   .avail_flags = packed_avail_flags(st->avail_wrap)};
+	enum vq_error err = chain_walk(chain, vq->mem, &table, st->avail, st->indirect);
+
+	if (!err && (uint32_t)chain->slots + st->in_use > st->size)
+		return VQ_ERR_INDEX;
+	return err;
+}
+
+static bool pending(const struct vq *vq)
+{
+	return vq->st.packed ? packed_pending(vq) : split_pending(vq) != 0;
+}
+
+int vq_pop(struct vq *vq, struct vq_chain *chain)
+{
+	struct vq_state *st = &vq->st;
+
+	if (st->error)
+		return -EPROTO;
+	if (!pending(vq))
+		return 0;
+	st->error = st->packed ? packed_pop(vq, chain) : split_pop(vq, chain);
+	if (st->error)
+		return -EPROTO;
+	st->in_use = (uint16_t)(st->in_use + chain->slots);
+	if (st->packed)
+		packed_forward(vq, &st->avail, &st->avail_wrap, chain->slots);
+	else
+		st->avail++;
+	return 1;
+}
+
+void vq_push(struct vq *vq, uint16_t id, uint16_t slots, uint32_t written)
+{
+	struct vq_state *st = &vq->st;
+	uint8_t *entry;
+
+	if (st->packed) {
+		uint16_t flags = st->used_wrap ? VRING_DESC_F_AVAIL | VRING_DESC_F_USED : 0;
+
+		entry = vq->desc + (size_t)st->used * VRING_DESC_SIZE;
+		le32_put(entry + offsetof(struct vring_packed_desc, len), written);
+		le16_put(entry + offsetof(struct vring_packed_desc, id), id);
+		if (written)
+			flags |= VRING_DESC_F_WRITE;
+		store16(entry + offsetof(struct vring_packed_desc, flags), flags);
+		packed_forward(vq, &st->used, &st->used_wrap, slots);
+	} else {
+		entry = vq->device + VRING_USED_RING((size_t)st->used & (st->size - 1));
+		le32_put(entry, id);
+		le32_put(entry + 4, written);
+		st->used++;
+		store16(vq->device + VRING_USED_IDX, st->used);
+	}
+	st->in_use = (uint16_t)(st->in_use - slots);
+	st->unsignalled = (uint16_t)(st->unsignalled + slots);
+}
+
+static bool split_should_notify(const struct vq *vq)
+{
+	const struct vq_state *st = &vq->st;
+
+	if (!st->event_idx)
+		return !(load16(vq->driver + VRING_AVAIL_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
+	if (!st->signalled_before)
+		return true;
+	return vring_need_event(load16(vq->driver + VRING_AVAIL_RING(st->size)), st->used,
+				(uint16_t)(st->used - st->unsignalled));
+}
+
+static bool packed_should_notify(const struct vq *vq)
+{
+	const struct vq_state *st = &vq->st;
+	uint16_t flags = load16(vq->driver + offsetof(struct vring_packed_event, flags)) & 3;
+	uint16_t off_wrap = load16(vq->driver + offsetof(struct vring_packed_event, off_wrap));
+	uint16_t event = off_wrap & 0x7fff;
+
+	if (flags == VRING_EVENT_F_DISABLE)
+		return false;
+	if (flags != VRING_EVENT_F_DESC || !st->event_idx || !st->signalled_before)
+		return true;
+	/* An event in the previous lap lies before every position of this one. */
+	if ((off_wrap >> VRING_WRAP_BIT & 1) != st->used_wrap)
+		event = (uint16_t)(event - st->size);
+	return vring_need_event(event, st->used, (uint16_t)(st->used - st->unsignalled));
+}
+
+bool vq_should_notify(struct vq *vq)
+{
+	struct vq_state *st = &vq->st;
+	bool notify;
+
+	if (!st->unsignalled)
+		return false;
+	fence();
+	notify = st->packed ? packed_should_notify(vq) : split_should_notify(vq);
+	st->unsignalled = 0;
+	st->signalled_before = true;
+	return notify;
+}
+
+bool vq_enable_kicks(struct vq *vq)
+{
+	struct vq_state *st = &vq->st;
+
+	if (st->error)
+		return false;
+	if (!st->packed && st->event_idx) {
+		store16(vq->device + VRING_USED_RING(st->size), st->avail);
+	} else if (!st->packed) {
+		store16(vq->device + VRING_USED_FLAGS, 0);
+	} else if (st->event_idx) {
+		store16(vq->device + offsetof(struct vring_packed_event, off_wrap),
+			(uint16_t)(st->avail | st->avail_wrap << VRING_WRAP_BIT));
+		store16(vq->device + offsetof(struct vring_packed_event, flags),
+			VRING_EVENT_F_DESC);
+	} else {
+		store16(vq->device + offsetof(struct vring_packed_event, flags),
+			VRING_EVENT_F_ENABLE);
+	}
+	fence();
+	return pending(vq);
+}
+
+void vq_disable_kicks(struct vq *vq)
+{
+	if (vq->st.packed)
+		store16(vq->device + offsetof(struct vring_packed_event, flags),
+			VRING_EVENT_F_DISABLE);
+	else if (!vq->st.event_idx)
+		store16(vq->device + VRING_USED_FLAGS, VRING_USED_F_NO_NOTIFY);
+}
