@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Rings and memory of a session: when a ring may run, and when the driver has started afresh.
+ *
+ * No message says "the guest was reset". It shows in SET_VRING_BASE: a front end that paused the
+ * guest goes on where GET_VRING_BASE said, one whose driver started anew begins at 0. A ring that
+ * runs and yet gets a new size or base belongs to a driver that went away without a word
+ * (user-mode-linux, when the module is unloaded). In doubt the driver is taken to have started
+ * afresh: then the device only forgets what the balloon holds, and no page can be discarded wrongly
+ * for it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vhost_user/requests.h"
+
+static const char bad_index[] = "no such vring";
+
+static struct vu_ring *ring_at(struct vu_session *s, uint32_t index)
+{
+	return index < VU_MAX_QUEUES ? &s->ring[index] : NULL;
+}
+
+static void stop_ring(struct vu_session *s, uint32_t index)
+{
+	struct vu_ring *ring = &s->ring[index];
+
+	if (!vq_started(&ring->vq))
+		return;
+	s->ring_ops->ring_stopping(s->opaque, index);
+	vq_stop(&ring->vq);
+	if (!vq_base_is_fresh(ring->vq.st.packed, vq_base(&ring->vq)))
+		ring->used = true;
+}
+
+void vu_session_stop_ring(struct vu_session *s, uint32_t index)
+{
+	stop_ring(s, index);
+	s->ring[index].kick_set = false;
+}
+
+void vu_reset_device(struct vu_session *s)
+{
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
+		struct vu_ring *ring = &s->ring[i];
+
+		ring->used = false;
+		/* Those that do not run may just have been set up for the new start. */
+		if (!vq_started(&ring->vq))
+			continue;
+		stop_ring(s, i);
+		ring->used = false;
+		ring->kick_set = false;
+		ring->addr_set = false;
+		vq_set_base(&ring->vq, 0);
+	}
+	s->device_ops->reset(s->opaque);
+}
+
+/* Starts a ring if it has all it needs and does not run yet. */
+static int update_ring(struct vu_session *s, uint32_t index)
+{
+	struct vu_ring *ring = &s->ring[index];
+	int r;
+
+	if (vq_started(&ring->vq) || !ring->enabled || !ring->kick_set || !ring->addr_set)
+		return 0;
+	if (vq_start(&ring->vq, &s->memory.mem) < 0)
+		return vu_fail(s, "vring has a bad size, or lies outside of guest memory");
+	r = s->ring_ops->ring_started(s->opaque, index, ring->used);
+	if (r < 0) {
+		vq_stop(&ring->vq);
+		return vu_fail(s, "vring cannot be served");
+	}
+	return 0;
+}
+
+int vu_features_changed(struct vu_session *s, uint64_t old)
+{
+	uint64_t rings = 1ULL << VIRTIO_F_RING_PACKED | 1ULL << VIRTIO_F_EVENT_IDX |
+			 1ULL << VIRTIO_F_INDIRECT_DESC;
+	bool handshake = s->features >> VHOST_USER_F_PROTOCOL_FEATURES & 1;
+
+	/* A driver does not change its mind about rings while it uses them. */
+	if ((old ^ s->features) & rings)
+		vu_reset_device(s);
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
+		int r;
+
+		vq_set_features(&s->ring[i].vq, s->features);
+		/* Without the feature bit there is no SET_VRING_ENABLE: rings begin enabled. */
+		if (!handshake)
+			s->ring[i].enabled = true;
+		r = update_ring(s, i);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* After a change of the table: rings find their memory again, or the front end has erred. */
+static int memory_changed(struct vu_session *s)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
+		struct vq *vq = &s->ring[i].vq;
+
+		if (!vq_started(vq))
+			continue;
+		if (vq_remap(vq) < 0) {
+			s->ring_ops->ring_stopping(s->opaque, i);
+			r = vu_fail(s, "memory was taken away while a vring uses it");
+		}
+	}
+	if (s->ring_ops->memory_changed(s->opaque) < 0)
+		return vu_fail(s, "out of memory for the balloon's bitmap");
+	return r;
+}
+
+static int add_region(struct vu_session *s, struct vu_memory *m, const struct vu_mem_region *r,
+		      int *fd)
+{
+	int err = vu_memory_add(m, r, *fd);
+
+	*fd = -1;
+	switch (err) {
+	case 0:
+		return 0;
+	case -EFBIG:
+		return vu_fail(s, "memory region is larger than its file");
+	case -EEXIST:
+		return vu_fail(s, "memory region overlaps another");
+	case -ENOSPC:
+		return vu_fail(s, "too many memory regions");
+	default:
+		return vu_fail(s, "memory region cannot be mapped");
+	}
+}
+
+int vu_handle_mem_table(struct vu_session *s)
+{
+	const struct vu_mem_table *table = &s->payload.table;
+	struct vu_memory fresh, old;
+	int r = 0;
+
+	/* Front ends may send the full-size table with few regions in it. */
+	if (table->n > VU_MEM_TABLE_MAX || s->n_fds != table->n ||
+	    s->header.size <
+		    offsetof(struct vu_mem_table, region) + table->n * sizeof(table->region[0]))
+		return vu_fail(s, "memory table does not match its size or descriptors");
+
+	vu_memory_init(&fresh);
+	for (uint32_t i = 0; !r && i < table->n; i++)
+		r = add_region(s, &fresh, &table->region[i], &s->fds[i]);
+	if (r) {
+		vu_memory_clear(&fresh);
+		return r;
+	}
+	s->ring_ops->memory_changing(s->opaque);
+	old = s->memory;
+	s->memory = fresh;
+	r = memory_changed(s);
+	vu_memory_clear(&old);
+	return r;
+}
+
+int vu_handle_add_mem(struct vu_session *s)
+{
+	int r;
+
+	s->ring_ops->memory_changing(s->opaque);
+	r = add_region(s, &s->memory, &s->payload.single.region, &s->fds[0]);
+	/* Indices of regions may have moved; the others are as they were. */
+	return memory_changed(s) ? -EPROTO : r;
+}
+
+int vu_handle_rem_mem(struct vu_session *s)
+{
+	int r;
+
+	s->ring_ops->memory_changing(s->opaque);
+	r = vu_memory_remove(&s->memory, &s->payload.single.region);
+	if (memory_changed(s))
+		return -EPROTO;
+	return r ? vu_fail(s, "no such memory region") : 0;
+}
+
+int vu_handle_vring_num(struct vu_session *s)
+{
+	struct vu_ring *ring = ring_at(s, s->payload.state.index);
+
+	if (!ring)
+		return vu_fail(s, bad_index);
+	if (vq_check_size(ring->vq.st.packed, s->payload.state.num) < 0)
+		return vu_fail(s, "bad vring size");
+	if (vq_started(&ring->vq))
+		vu_reset_device(s);
+	ring->vq.st.size = s->payload.state.num;
+	return 0;
+}
+
+int vu_handle_vring_addr(struct vu_session *s)
+{
+	const struct vu_vring_addr *a = &s->payload.addr;
+	struct vu_ring *ring = ring_at(s, a->index);
+	struct vq_state *st;
+
+	if (!ring)
+		return vu_fail(s, bad_index);
+	st = &ring->vq.st;
+	if (vq_started(&ring->vq)) {
+		/* Sent again for the flags, which are about logging. */
+		if (st->desc_uaddr == a->desc && st->driver_uaddr == a->avail &&
+		    st->device_uaddr == a->used)
+			return 0;
+		vu_reset_device(s);
+	}
+	st->desc_uaddr = a->desc;
+	st->driver_uaddr = a->avail;
+	st->device_uaddr = a->used;
+	ring->addr_set = true;
+	return update_ring(s, a->index);
+}
+
+int vu_handle_set_base(struct vu_session *s)
+{
+	uint32_t index = s->payload.state.index, base = s->payload.state.num;
+	struct vu_ring *ring = ring_at(s, index);
+	bool fresh;
+
+	if (!ring)
+		return vu_fail(s, bad_index);
+	fresh = vq_base_is_fresh(ring->vq.st.packed, base);
+	if (vq_started(&ring->vq) || (ring->used && (fresh || base != vq_base(&ring->vq))))
+		vu_reset_device(s);
+	vq_set_base(&ring->vq, base);
+	return 0;
+}
+
+int vu_handle_get_base(struct vu_session *s)
+{
+	uint32_t index = s->payload.state.index;
+	struct vu_ring *ring = ring_at(s, index);
+
+	if (!ring)
+		return vu_fail(s, bad_index);
+	stop_ring(s, index);
+	ring->kick_set = false;
+	s->payload.state.num = vq_base(&ring->vq);
+	return 0;
+}
+
+/*
+ * The descriptor of a KICK, CALL or ERR message for *slot, replacing an older one; -1 if the
+ * message says that there is none. Only what can be waited for and written without blocking is
+ * taken.
+ */
+static int take_vring_fd(struct vu_session *s, int *slot)
+{
+	bool none = s->payload.u64 & VU_VRING_NO_FD;
+	struct stat st;
+	int flags;
+
+	if (none != (s->n_fds == 0))
+		return vu_fail(s, "vring message does not match its descriptor");
+	if (*slot >= 0)
+		close(*slot);
+	*slot = -1;
+	if (none)
+		return 0;
+	/* Eventfds have no file type. */
+	if (fstat(s->fds[0], &st) < 0 ||
+	    ((st.st_mode & S_IFMT) != 0 && !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
+		return vu_fail(s, "vring descriptor is no eventfd, pipe or socket");
+	flags = fcntl(s->fds[0], F_GETFL);
+	if (flags < 0 || fcntl(s->fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
+		return vu_fail(s, "vring descriptor cannot be used");
+	*slot = s->fds[0];
+	s->fds[0] = -1;
+	return 0;
+}
+
+static struct vu_ring *ring_of_u64(struct vu_session *s)
+{
+	if (s->payload.u64 & ~(uint64_t)(VU_VRING_INDEX_MASK | VU_VRING_NO_FD))
+		return NULL;
+	return ring_at(s, s->payload.u64 & VU_VRING_INDEX_MASK);
+}
+
+int vu_handle_kick(struct vu_session *s)
+{
+	struct vu_ring *ring = ring_of_u64(s);
+	uint32_t index = s->payload.u64 & VU_VRING_INDEX_MASK;
+	int r;
+
+	if (!ring)
+		return vu_fail(s, bad_index);
+	stop_ring(s, index); /* goes on below with the new descriptor */
+	ring->kick_set = false;
+	r = take_vring_fd(s, &ring->kick_fd);
+	if (r)
+		return r;
+	ring->kick_set = true;
+	return update_ring(s, index);
+}
+
+int vu_handle_call(struct vu_session *s)
+{
+	struct vu_ring *ring = ring_of_u64(s);
+
+	return ring ? take_vring_fd(s, &ring->call_fd) : vu_fail(s, bad_index);
+}
+
+int vu_handle_err(struct vu_session *s)
+{
+	struct vu_ring *ring = ring_of_u64(s);
+
+	return ring ? take_vring_fd(s, &ring->err_fd) : vu_fail(s, bad_index);
+}
+
+int vu_handle_enable(struct vu_session *s)
+{
+	uint32_t index = s->payload.state.index;
+	struct vu_ring *ring = ring_at(s, index);
+
+	if (!ring)
+		return vu_fail(s, bad_index);
+	if (!(s->features >> VHOST_USER_F_PROTOCOL_FEATURES & 1) || s->payload.state.num > 1)
+		return vu_fail(s, "bad SET_VRING_ENABLE");
+	ring->enabled = s->payload.state.num == 1;
+	if (!ring->enabled)
+		stop_ring(s, index);
+	return update_ring(s, index);
+}
