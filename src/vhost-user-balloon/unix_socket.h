@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef VUB_UNIX_SOCKET_H
+#define VUB_UNIX_SOCKET_H
+
+/*
+ * A listening Unix socket at path, for its owner only (mode 0600). A socket that nobody listens on
+ * any more is replaced. The descriptor, or -errno: -EADDRINUSE: somebody listens there; -EEXIST:
+ * what is there is no socket; -ENAMETOOLONG.
+ */
+int unix_socket_listen(const char *path);
+
+/* The next connection, non-blocking. The descriptor or -errno; -EAGAIN: none. */
+int unix_socket_accept(int fd);
+
+#endif
