@@ -31,7 +31,7 @@ static void stop_ring(struct vu_session *s, uint32_t index)
 		return;
 	s->ring_ops->ring_stopping(s->opaque, index);
 	vq_stop(&ring->vq);
-	if (!vq_base_is_fresh(ring->vq.st.packed, vq_base(&ring->vq)))
+	if (vq_base(&ring->vq) != vq_fresh_base(ring->vq.st.packed))
 		ring->used = true;
 }
 
@@ -54,7 +54,7 @@ void vu_reset_device(struct vu_session *s)
 		ring->used = false;
 		ring->kick_set = false;
 		ring->addr_set = false;
-		vq_set_base(&ring->vq, 0);
+		vq_set_base(&ring->vq, vq_fresh_base(ring->vq.st.packed));
 	}
 	s->device_ops->reset(s->opaque);
 }
@@ -89,7 +89,10 @@ int vu_features_changed(struct vu_session *s, uint64_t old)
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
 		int r;
 
-		vq_set_features(&s->ring[i].vq, s->features);
+		if ((old ^ s->features) & rings) {
+			vq_set_features(&s->ring[i].vq, s->features);
+			vq_set_base(&s->ring[i].vq, vq_fresh_base(s->ring[i].vq.st.packed));
+		}
 		/* Without the feature bit there is no SET_VRING_ENABLE: rings begin enabled. */
 		if (!handshake)
 			s->ring[i].enabled = true;
@@ -229,12 +232,19 @@ int vu_handle_set_base(struct vu_session *s)
 {
 	uint32_t index = s->payload.state.index, base = s->payload.state.num;
 	struct vu_ring *ring = ring_at(s, index);
-	bool fresh;
+	uint32_t fresh;
 
 	if (!ring)
 		return vu_fail(s, bad_index);
-	fresh = vq_base_is_fresh(ring->vq.st.packed, base);
-	if (vq_started(&ring->vq) || (ring->used && (fresh || base != vq_base(&ring->vq))))
+	fresh = vq_fresh_base(ring->vq.st.packed);
+	/*
+	 * For a packed ring 0 says that both wrap counters are 0. User-mode-linux means a fresh
+	 * ring by it; only a front end that was told 0 means what it says.
+	 */
+	if (base == 0 && !ring->base_told)
+		base = fresh;
+	ring->base_told = false;
+	if (vq_started(&ring->vq) || (ring->used && (base == fresh || base != vq_base(&ring->vq))))
 		vu_reset_device(s);
 	vq_set_base(&ring->vq, base);
 	return 0;
@@ -249,6 +259,7 @@ int vu_handle_get_base(struct vu_session *s)
 		return vu_fail(s, bad_index);
 	stop_ring(s, index);
 	ring->kick_set = false;
+	ring->base_told = true;
 	s->payload.state.num = vq_base(&ring->vq);
 	return 0;
 }

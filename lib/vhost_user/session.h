@@ -66,7 +66,8 @@ struct vu_ring {
 	bool kick_set; /* SET_VRING_KICK came; without a descriptor the ring is to be polled */
 	bool addr_set;
 	bool enabled;
-	bool used; /* it moved since the driver last started afresh */
+	bool used;      /* it moved since the driver last started afresh */
+	bool base_told; /* GET_VRING_BASE came, and SET_VRING_BASE not yet */
 };
 
 struct vu_session {

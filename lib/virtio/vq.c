@@ -45,18 +45,15 @@ int vq_check_size(bool packed, uint32_t size)
 	return 0;
 }
 
-#define PACKED_FRESH 0x80008000U
-
-bool vq_base_is_fresh(bool packed, uint32_t base)
+uint32_t vq_fresh_base(bool packed)
 {
-	return base == 0 || (packed && base == PACKED_FRESH);
+	/* Positions 0, wrap counters 1. */
+	return packed ? 0x80008000U : 0;
 }
 
 void vq_set_base(struct vq *vq, uint32_t base)
 {
 	if (vq->st.packed) {
-		if (vq_base_is_fresh(true, base))
-			base = PACKED_FRESH;
 		vq->st.avail_wrap = base >> VRING_WRAP_BIT & 1;
 		vq->st.used_wrap = base >> (16 + VRING_WRAP_BIT) & 1;
 		vq->st.avail = base & 0x7fff;

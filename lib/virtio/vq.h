@@ -54,15 +54,13 @@ int vq_check_size(bool packed, uint32_t size);
 
 /*
  * Where to go on, in the form of vhost-user's vring state: split, the index; packed, the avail
- * position with its wrap counter in bit 15, the used one in the upper half. A plain 0 for a packed
- * ring is taken as a fresh one (wrap counters 1): no ring gets back to both counters being 0 with
- * position 0 in both halves without having been used, and user-mode-linux sends it for that.
+ * position with its wrap counter in bit 15, the used one in the upper half.
  */
 void vq_set_base(struct vq *vq, uint32_t base);
 uint32_t vq_base(const struct vq *vq);
 
-/* Is that where a ring stands that was never used? */
-bool vq_base_is_fresh(bool packed, uint32_t base);
+/* Where a ring stands that was never used. */
+uint32_t vq_fresh_base(bool packed);
 
 static inline bool vq_started(const struct vq *vq)
 {
