@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "aerostat/virtio_balloon.h"
-#include "base/bitmap.h"
 #include "base/checked.h"
 
 /* The whole pages of a region; where their bits lie is left open. */
@@ -70,8 +69,10 @@ void held_init(struct held *held, const struct guest_mem *mem, uint64_t *map,
 
 void held_clear(struct held *held)
 {
-	for (uint32_t i = 0; held->count && i < held->n; i++)
-		held_unset(held, i, 0, held->region[i].pages);
+	for (uint32_t i = 0; held->count && i < held->n; i++) {
+		if (held->region[i].pages)
+			held_unset(held, i, 0, held->region[i].pages);
+	}
 }
 
 /* Index of the first region that ends above pfn; n if there is none. */
@@ -104,24 +105,6 @@ int held_locate(const struct held *held, uint64_t pfn, uint64_t *n, uint64_t *pa
 	*page = pfn - r->first_pfn;
 	*n = min_u64(*n, r->pages - *page);
 	return (int)index;
-}
-
-uint64_t held_set(struct held *held, uint32_t region, uint64_t page, uint64_t n)
-{
-	uint64_t bit = held->region[region].first_bit + page;
-	uint64_t changed = bitmap_set_range(held->map, bit, n);
-
-	held->count += changed;
-	return changed;
-}
-
-uint64_t held_unset(struct held *held, uint32_t region, uint64_t page, uint64_t n)
-{
-	uint64_t bit = held->region[region].first_bit + page;
-	uint64_t changed = bitmap_clear_range(held->map, bit, n);
-
-	held->count -= changed;
-	return changed;
 }
 
 bool held_all(const struct held *held, uint32_t region, uint64_t page, uint64_t n)

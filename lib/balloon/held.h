@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bitmap.h"
 #include "virtio/guest_mem.h"
 
 struct held_region {
@@ -45,9 +46,22 @@ void held_clear(struct held *held);
  */
 int held_locate(const struct held *held, uint64_t pfn, uint64_t *n, uint64_t *page);
 
-/* Pages [page, page + n) of a region: set or clear; returns how many changed. */
-uint64_t held_set(struct held *held, uint32_t region, uint64_t page, uint64_t n);
-uint64_t held_unset(struct held *held, uint32_t region, uint64_t page, uint64_t n);
+/* Pages [page, page + n) of a region, n not 0: set or clear; returns how many changed. */
+static inline uint64_t held_set(struct held *held, uint32_t region, uint64_t page, uint64_t n)
+{
+	uint64_t changed = bitmap_set_range(held->map, held->region[region].first_bit + page, n);
+
+	held->count += changed;
+	return changed;
+}
+
+static inline uint64_t held_unset(struct held *held, uint32_t region, uint64_t page, uint64_t n)
+{
+	uint64_t changed = bitmap_clear_range(held->map, held->region[region].first_bit + page, n);
+
+	held->count -= changed;
+	return changed;
+}
 
 /* Are all of them held? */
 bool held_all(const struct held *held, uint32_t region, uint64_t page, uint64_t n);

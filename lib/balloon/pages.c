@@ -35,6 +35,7 @@
 
 struct outgoing {
 	struct balloon *b;
+	uint32_t hint; /* region that the last page was in */
 	uint32_t n;
 	struct balloon_range range[DISCARD_BATCH];
 };
@@ -48,14 +49,17 @@ static void flush(struct outgoing *out)
 
 static void discard_later(struct outgoing *out, uint32_t region, uint64_t offset, uint64_t len)
 {
-	struct balloon_range *last = &out->range[out->n ? out->n - 1 : 0];
-
-	/* Neighbouring PFNs may share a large host page. */
-	if (out->n && last->region == region && last->offset == offset && last->len == len)
-		return;
 	if (out->n == DISCARD_BATCH)
 		flush(out);
 	out->range[out->n++] = (struct balloon_range){region, offset, len};
+}
+
+/* Has this host page just been named? Neighbouring PFNs may share a large one. */
+static bool is_last(const struct outgoing *out, uint32_t region, uint64_t offset)
+{
+	const struct balloon_range *last = &out->range[out->n - 1];
+
+	return out->n && last->region == region && last->offset == offset;
 }
 
 /* Where page `page` of a region begins, in bytes from the region's beginning. */
@@ -83,7 +87,8 @@ static void discard_host_pages(struct outgoing *out, uint32_t region, uint64_t p
 	for (; at < end + phase; at += r->page_size) {
 		uint64_t offset = at - phase, first;
 
-		if (at < phase || !range_within(offset, r->page_size, r->size))
+		if (at < phase || !range_within(offset, r->page_size, r->size) ||
+		    is_last(out, region, offset))
 			continue;
 		if (!told && !(offset >= start && offset + r->page_size <= end))
 			continue;
@@ -116,6 +121,24 @@ static void deflate(struct outgoing *out, uint32_t region, uint64_t page, uint64
 	balloon_count_error(b, BALLOON_ERR_NOT_HELD, n - held_unset(&b->held, region, page, n));
 }
 
+/* As held_locate(), which is asked only where the region is another than the last time. */
+static int locate(struct outgoing *out, uint64_t pfn, uint64_t *n, uint64_t *page)
+{
+	const struct held *held = &out->b->held;
+	const struct held_region *r = &held->region[out->hint];
+	int region;
+
+	if (out->hint < held->n && pfn - r->first_pfn < r->pages) {
+		*page = pfn - r->first_pfn;
+		*n = min_u64(*n, r->pages - *page);
+		return (int)out->hint;
+	}
+	region = held_locate(held, pfn, n, page);
+	if (region >= 0)
+		out->hint = (uint32_t)region;
+	return region;
+}
+
 /* Applies one merged range of PFNs, cut where regions begin and end. */
 static void apply(struct outgoing *out, uint32_t queue, struct pfn_range range)
 {
@@ -124,7 +147,7 @@ static void apply(struct outgoing *out, uint32_t queue, struct pfn_range range)
 
 	while (left) {
 		uint64_t n = left, page;
-		int region = held_locate(&b->held, pfn, &n, &page);
+		int region = locate(out, pfn, &n, &page);
 
 		if (region < 0)
 			balloon_count_error(b, BALLOON_ERR_PFN, n);
@@ -159,6 +182,7 @@ static void serve_batch(struct balloon *b, uint32_t queue)
 	uint32_t duplicates, n = pfn_batch_merge(&b->batch, &duplicates);
 
 	out.b = b;
+	out.hint = 0;
 	out.n = 0;
 	balloon_count_error(b, BALLOON_ERR_DUPLICATE, duplicates);
 	for (uint32_t i = 0; i < n; i++)

@@ -11,7 +11,7 @@ static uint64_t take_mask(uint64_t *first, uint64_t *n)
 
 	*first += count;
 	*n -= count;
-	return (~0ULL >> (BITMAP_WORD_BITS - count)) << offset;
+	return bitmap_mask(offset, count);
 }
 
 static uint64_t popcount(uint64_t v)
@@ -19,7 +19,7 @@ static uint64_t popcount(uint64_t v)
 	return (uint64_t)__builtin_popcountll(v);
 }
 
-uint64_t bitmap_set_range(uint64_t *map, uint64_t first, uint64_t n)
+uint64_t bitmap_set_long(uint64_t *map, uint64_t first, uint64_t n)
 {
 	uint64_t changed = 0;
 
@@ -33,7 +33,7 @@ uint64_t bitmap_set_range(uint64_t *map, uint64_t first, uint64_t n)
 	return changed;
 }
 
-uint64_t bitmap_clear_range(uint64_t *map, uint64_t first, uint64_t n)
+uint64_t bitmap_clear_long(uint64_t *map, uint64_t first, uint64_t n)
 {
 	uint64_t changed = 0;
 

@@ -22,11 +22,46 @@ static inline bool bitmap_test(const uint64_t *map, uint64_t bit)
 	return map[bit / BITMAP_WORD_BITS] >> (bit % BITMAP_WORD_BITS) & 1;
 }
 
-/* Sets [first, first + n); returns how many of them were clear before. */
-uint64_t bitmap_set_range(uint64_t *map, uint64_t first, uint64_t n);
+/* bitmap_set_range() and bitmap_clear_range() over any number of words. */
+uint64_t bitmap_set_long(uint64_t *map, uint64_t first, uint64_t n);
+uint64_t bitmap_clear_long(uint64_t *map, uint64_t first, uint64_t n);
 
-/* Clears [first, first + n); returns how many of them were set before. */
-uint64_t bitmap_clear_range(uint64_t *map, uint64_t first, uint64_t n);
+/* The bits of one word that a range covers which does not leave it: n from 1 to 64 - offset. */
+static inline uint64_t bitmap_mask(uint64_t offset, uint64_t n)
+{
+	return (~0ULL >> (BITMAP_WORD_BITS - n)) << offset;
+}
+
+/*
+ * Sets [first, first + n), n not 0; returns how many of them were clear before. In line where it
+ * costs most: shuffled pages come one by one.
+ */
+static inline uint64_t bitmap_set_range(uint64_t *map, uint64_t first, uint64_t n)
+{
+	uint64_t *word = &map[first / BITMAP_WORD_BITS], offset = first % BITMAP_WORD_BITS, mask;
+
+	if (offset + n > BITMAP_WORD_BITS)
+		return bitmap_set_long(map, first, n);
+	mask = bitmap_mask(offset, n);
+	if (*word & mask)
+		return bitmap_set_long(map, first, n);
+	*word |= mask;
+	return n;
+}
+
+/* Clears [first, first + n), n not 0; returns how many of them were set before. */
+static inline uint64_t bitmap_clear_range(uint64_t *map, uint64_t first, uint64_t n)
+{
+	uint64_t *word = &map[first / BITMAP_WORD_BITS], offset = first % BITMAP_WORD_BITS, mask;
+
+	if (offset + n > BITMAP_WORD_BITS)
+		return bitmap_clear_long(map, first, n);
+	mask = bitmap_mask(offset, n);
+	if (~*word & mask)
+		return bitmap_clear_long(map, first, n);
+	*word &= ~mask;
+	return n;
+}
 
 /* How many of [first, first + n) are set. */
 uint64_t bitmap_count_range(const uint64_t *map, uint64_t first, uint64_t n);

@@ -92,10 +92,11 @@ static void flush(struct monitor_client *c)
 		char *out = qmp_conn_take_output(c->conn, &len);
 
 		if (out) {
-			c->writing = uv_buf_init(out, (unsigned int)len);
+			const uv_buf_t buf = uv_buf_init(out, (unsigned int)len);
+
+			c->writing = buf;
 			c->write.data = c;
-			if (uv_write(&c->write, (uv_stream_t *)&c->pipe, &c->writing, 1,
-				     on_written) < 0) {
+			if (uv_write(&c->write, (uv_stream_t *)&c->pipe, &buf, 1, on_written) < 0) {
 				drop_client(c);
 				return;
 			}
