@@ -122,7 +122,6 @@ static int check_header(struct vu_session *s)
 static int handle_message(struct vu_session *s)
 {
 	const struct vu_request_row *row = vu_request_row(s->header.request);
-	bool ack = reply_wanted(s);
 	int r;
 
 	if (s->n_fds < row->fds_min || s->n_fds > row->fds_max)
@@ -132,7 +131,7 @@ static int handle_message(struct vu_session *s)
 	drop_fds(s);
 	if (!r && row->reply == VU_REPLY_PAYLOAD)
 		put_reply(s);
-	else if (ack)
+	else if (reply_wanted(s)) /* as of now: user-mode-linux wants one to SET_PROTOCOL_FEATURES */
 		put_ack(s, r < 0);
 	s->have = 0;
 	return r;
