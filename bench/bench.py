@@ -1,0 +1,229 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Benchmarks: each figure that an issue set a bar for is a ratio within one run, or a count.
+
+A table goes to standard output, and build/bench.json holds the same: a list of {name, value, unit,
+spread, bar, better, holds}. The spread is the distance between the quartiles; bar and holds are null
+where nobody has set a bar. Exit status: 0 if every bar holds, 1 if not, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Optional
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT / "tests" / "guest"), str(ROOT / "tests" / "protocol")]
+
+from balloon import ARENA, Guest as FakeGuest  # noqa: E402
+from vhost_user import Region  # noqa: E402
+from vmm import Device, UmlGuest, build_initramfs  # noqa: E402
+from vmm.guest import MIB  # noqa: E402
+from vmm.uml import MODULES  # noqa: E402
+
+GIB = 1024 * MIB
+PAGES = GIB // 4096
+
+
+@dataclasses.dataclass
+class Figure:
+    """One row. Bars are upper ones unless better is "higher"."""
+    name: str
+    value: float
+    unit: str
+    spread: float = 0.0
+    bar: Optional[float] = None
+    better: str = "lower"
+
+    @property
+    def holds(self) -> Optional[bool]:
+        if self.bar is None:
+            return None
+        return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
+
+    def row(self) -> str:
+        sign = "<=" if self.better == "lower" else ">="
+        bar = "" if self.bar is None else f"{sign} {self.bar:g}"
+        verdict = {None: "", True: "holds", False: "MISSED"}[self.holds]
+        spread = f"± {self.spread:.3g}" if self.spread else ""
+        return f"{self.name:46} {self.value:10.4g} {spread:10} {self.unit:14} {bar:9} {verdict}"
+
+
+def figure(name: str, values: list[float], unit: str, **more: Any) -> Figure:
+    """The median of several measurements."""
+    spread = 0.0
+    if len(values) > 3:
+        low, _, high = statistics.quantiles(values, n=4)
+        spread = high - low
+    return Figure(name, statistics.median(values), unit, spread, **more)
+
+
+def device_path(build: pathlib.Path, rounds: int) -> Iterator[Figure]:
+    """Time of the device path, in turns with the kernel alone."""
+    for stream in ("in-order", "reverse", "shuffled"):
+        text = subprocess.run([build / "bench" / "device", "time", stream, str(rounds)],
+                              check=True, capture_output=True, text=True).stdout
+        runs = [[float(word) for word in line.split()] for line in text.splitlines()]
+        yield figure(f"device, {stream}", [1e9 * run[0] / PAGES for run in runs], "ns/page")
+        if stream == "shuffled":
+            yield figure(f"device / one punch a page, {stream}", [r[0] / r[2] for r in runs],
+                         "ratio", bar=1.05)
+            continue
+        yield figure(f"device / bare punch of the same ranges, {stream}",
+                     [r[0] / r[1] for r in runs], "ratio", bar=1.15)
+        yield figure(f"one punch a page / device, {stream}", [r[2] / r[0] for r in runs],
+                     "ratio", bar=4.0, better="higher")
+
+
+def instructions(build: pathlib.Path) -> Iterator[Figure]:
+    """Instructions a PFN with a discard that does nothing, counted by callgrind."""
+    pages = 65536
+    for stream, bar in (("in-order", 40.0), ("reverse", 40.0), ("shuffled", 200.0)):
+        run = subprocess.run(
+            ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
+             "--toggle-collect=balloon_queue_run", build / "bench" / "device", "run", stream,
+             str(pages)], check=True, capture_output=True, text=True)
+        found = re.search(r"Collected : (\d+)", run.stderr)
+        assert found, run.stderr
+        yield Figure(f"instructions, {stream}", int(found[1]) / pages, "a PFN", bar=bar)
+
+
+def real_guest(binary: pathlib.Path, workdir: pathlib.Path, rounds: int) -> Iterator[Figure]:
+    """A stock kernel under user-mode-linux gives up touched memory and takes it again."""
+    size = 640 * MIB
+    rate: list[float] = []
+    back: list[float] = []
+    host_cpu: list[float] = []
+    device_cpu: list[float] = []
+    share: list[float] = []
+    freed: list[float] = []
+    initramfs = build_initramfs(MODULES, workdir / "initramfs")
+    for _ in range(rounds):
+        with Device(binary, workdir) as device, \
+                UmlGuest(initramfs, workdir, GIB, device.socket) as guest:
+            guest.load_balloon()
+            guest.check(f"dd if=/dev/zero of=/data/fill bs=1M count={size // MIB} && rm /data/fill",
+                        timeout=120)
+            cpu, own, before = guest.cpu_seconds(), device.cpu_seconds(), device.query()
+            start = time.monotonic()
+            after = device.inflate_to(size, timeout=120)
+            seconds = time.monotonic() - start
+            own = device.cpu_seconds() - own
+            rate.append(size / MIB / seconds)
+            device_cpu.append(own * GIB / size)
+            host_cpu.append((own + guest.cpu_seconds() - cpu) * GIB / size)
+            share.append(100 * own / seconds)
+            freed.append((before["resident"] - after["resident"]) / MIB)
+            start = time.monotonic()
+            device.inflate_to(0, timeout=120)
+            back.append(size / MIB / (time.monotonic() - start))
+    yield figure("real guest, inflate", rate, "MiB/s", better="higher")
+    yield figure("real guest, deflate", back, "MiB/s", better="higher")
+    yield figure("real guest, host CPU to inflate", host_cpu, "s/GiB")
+    yield figure("real guest, of that the device", device_cpu, "s/GiB")
+    yield figure("real guest, share of time in the device", share, "%")
+    yield figure(f"real guest, host got back of {size // MIB} MiB", freed, "MiB", better="higher")
+
+
+class LargeGuest(FakeGuest):
+    """16 GiB that nobody touches."""
+
+    def _touch(self) -> None:
+        self.mem.write(self.arena, bytes(ARENA))
+
+
+def private_kib(pid: int) -> int:
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return sum(int(size) for size in re.findall(r"^Private_\w+: +(\d+) kB", text, re.M))
+
+
+def switches(pid: int) -> int:
+    text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", text))
+
+
+def process(binary: pathlib.Path, workdir: pathlib.Path, seconds: float) -> Iterator[Figure]:
+    """Memory of the process, and its wake-ups, while a driver is at work and a client connected."""
+    with Device(binary, workdir) as device:
+        guest = LargeGuest(str(device.socket), regions=[Region(0, 16 * GIB)]).start()
+        try:
+            device.wait_for("the rings", lambda state: len(state["queues"]) == 3)
+            yield Figure("private memory, 16 GiB guest", private_kib(device.pid) / 1024, "MiB",
+                         bar=1.5)
+            # A page in each 128 MiB: all of the bitmap is in use.
+            guest.inflate([pfn + 16 for pfn in range(0, 16 * GIB // 4096, 32768)][1:])
+            yield Figure("private memory, all of the bitmap in use",
+                         private_kib(device.pid) / 1024, "MiB", bar=3.5)
+            device.query()
+            time.sleep(1)
+            before = switches(device.pid)
+            time.sleep(seconds)
+            yield Figure(f"wake-ups in {seconds:g} s", switches(device.pid) - before, "wake-ups",
+                         bar=0)
+            yield Figure(f"system calls in {seconds:g} s (strace -c)",
+                         strace(device.pid, seconds), "calls", bar=0)
+        finally:
+            guest.close()
+
+
+def strace(pid: int, seconds: float) -> int:
+    """System calls that a process finishes in that time."""
+    with subprocess.Popen(["strace", "-f", "-c", "-p", str(pid)], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as tracer:
+        time.sleep(seconds)
+        tracer.terminate()
+        assert tracer.stderr
+        text = tracer.stderr.read()
+    found = re.search(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+).* total$", text, re.M)
+    return int(found[1]) if found else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=pathlib.Path, required=True, help="release build directory")
+    parser.add_argument("--json", type=pathlib.Path, help="where to write the figures too")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--only", choices=["device", "instructions", "guest", "process"],
+                        help="one part of it")
+    args = parser.parse_args()
+    binary = args.build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
+    rounds = 3 if args.quick else 7
+
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="aerostat-bench-") as name:
+        workdir = pathlib.Path(name)
+        parts: dict[str, Callable[[], Iterator[Figure]]] = {
+            "device": lambda: device_path(args.build, rounds),
+            "instructions": lambda: instructions(args.build),
+            "guest": lambda: real_guest(binary, workdir, 2 if args.quick else 5),
+            "process": lambda: process(binary, workdir, 10),
+        }
+        for part, measure in parts.items():
+            if args.only in (None, part):
+                for row in measure():
+                    figures.append(row)
+                    print(row.row(), flush=True)
+    if args.json:
+        rows = [dataclasses.asdict(row) | {"holds": row.holds} for row in figures]
+        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    missed = [row.name for row in figures if row.holds is False]
+    for row_name in missed:
+        print(f"bar missed: {row_name}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
