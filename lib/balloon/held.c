@@ -26,27 +26,47 @@ uint64_t held_words(const struct guest_mem *mem)
 	return words;
 }
 
+/*
+ * The next run of held pages of a region from *page on: true with its beginning in *page and its
+ * length in *n. Only reads: in a bitmap that is mostly untouched, most of its memory stays so.
+ */
+static bool next_run(const struct held *held, uint32_t region, uint64_t *page, uint64_t *n)
+{
+	const struct held_region *r = &held->region[region];
+	uint64_t end = r->first_bit + r->pages;
+	uint64_t bit = bitmap_find(held->map, r->first_bit + *page, end, true);
+
+	if (bit == end)
+		return false;
+	*page = bit - r->first_bit;
+	*n = bitmap_find(held->map, bit, end, false) - bit;
+	return true;
+}
+
+/* Marks pages [pfn, pfn + left) as held, as far as they are in the table. */
+static void hold(struct held *held, uint64_t pfn, uint64_t left)
+{
+	while (left) {
+		uint64_t n = left, page;
+		int region = held_locate(held, pfn, &n, &page);
+
+		if (region >= 0)
+			held_set(held, (uint32_t)region, page, n);
+		pfn += n;
+		left -= n;
+	}
+}
+
 static void take_over(struct held *held, const struct held *old)
 {
-	for (uint32_t i = 0; i < old->n; i++) {
-		const struct held_region *r = &old->region[i];
-		uint64_t end = r->first_bit + r->pages;
-		uint64_t bit = bitmap_find(old->map, r->first_bit, end, true);
+	uint64_t left = old->count;
 
-		while (bit < end) {
-			uint64_t stop = bitmap_find(old->map, bit, end, false);
-			uint64_t pfn = r->first_pfn + (bit - r->first_bit), left = stop - bit;
+	for (uint32_t i = 0; left && i < old->n; i++) {
+		uint64_t n;
 
-			while (left) {
-				uint64_t n = left, page;
-				int to = held_locate(held, pfn, &n, &page);
-
-				if (to >= 0)
-					held_set(held, (uint32_t)to, page, n);
-				pfn += n;
-				left -= n;
-			}
-			bit = bitmap_find(old->map, stop, end, true);
+		for (uint64_t page = 0; left && next_run(old, i, &page, &n); page += n) {
+			hold(held, old->region[i].first_pfn + page, n);
+			left -= n;
 		}
 	}
 }
@@ -70,8 +90,10 @@ void held_init(struct held *held, const struct guest_mem *mem, uint64_t *map,
 void held_clear(struct held *held)
 {
 	for (uint32_t i = 0; held->count && i < held->n; i++) {
-		if (held->region[i].pages)
-			held_unset(held, i, 0, held->region[i].pages);
+		uint64_t n;
+
+		for (uint64_t page = 0; held->count && next_run(held, i, &page, &n); page += n)
+			held_unset(held, i, page, n);
 	}
 }
 

@@ -138,7 +138,7 @@ static void on_connected(void *opaque)
 {
 	struct server *s = opaque;
 
-	log_line("VMM connected");
+	log_limited("VMM connected");
 	monitor_event(&s->monitor, EVENT_VMM_CONNECTED, NULL, clock_now());
 }
 
