@@ -162,7 +162,10 @@ void balloon_reset(struct balloon *b)
 
 	held_clear(&b->held);
 	b->st.actual = 0;
-	b->st.resume[0] = b->st.resume[1] = 0;
+	for (uint32_t i = 0; i < 2; i++) {
+		if (!b->in_hand[i]) /* a chain in hand is the new driver's */
+			b->st.resume[i] = 0;
+	}
 	memset(&b->st.stats, 0, sizeof(b->st.stats));
 	if (changed)
 		b->ops->event(b->opaque, BALLOON_EVENT_ACTUAL);

@@ -241,7 +241,7 @@ bool balloon_pages_run(struct balloon *b, uint32_t queue)
 			serve_batch(b, queue);
 		b->st.resume[queue] += len;
 		work -= b->batch.n;
-		if (b->st.resume[queue] < chain->read_bytes)
+		if (len && b->st.resume[queue] < chain->read_bytes)
 			continue;
 		b->st.resume[queue] = 0;
 		b->in_hand[queue] = false;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
+#define REPLACEMENT 0xfffdU
 
 void qmp_obj_add(struct json_object **obj, const char *key, struct json_object *val)
 {
@@ -120,6 +120,45 @@ size_t qmp_utf8_len(const char *text, size_t len)
 	return want;
 }
 
+/* The code point of a valid UTF-8 sequence of n bytes. */
+static unsigned int code_point(const char *text, size_t n)
+{
+	static const unsigned char lead[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+	unsigned int point = (unsigned char)text[0] & lead[n];
+
+	for (size_t i = 1; i < n; i++)
+		point = point << 6 | ((unsigned char)text[i] & 0x3f);
+	return point;
+}
+
+static void write_escaped(struct qmp_buf *buf, unsigned int point)
+{
+	switch (point) {
+	case '"':
+	case '\\':
+		qmp_buf_printf(buf, "\\%c", (int)point);
+		break;
+	case '\n':
+		qmp_buf_append(buf, "\\n", 2);
+		break;
+	case '\r':
+		qmp_buf_append(buf, "\\r", 2);
+		break;
+	case '\t':
+		qmp_buf_append(buf, "\\t", 2);
+		break;
+	default:
+		if (point > 0xffff) {
+			point -= 0x10000;
+			qmp_buf_printf(buf, "\\u%04x", 0xd800 | point >> 10);
+			point = 0xdc00 | (point & 0x3ff);
+		}
+		qmp_buf_printf(buf, "\\u%04x", point);
+		break;
+	}
+}
+
+/* In ASCII, as the QMP specification wants a server's output ("General Definitions"). */
 static int write_string(struct qmp_buf *buf, const char *text, size_t len)
 {
 	size_t plain = 0; /* bytes before @i that are still to be copied */
@@ -130,26 +169,15 @@ static int write_string(struct qmp_buf *buf, const char *text, size_t len)
 		unsigned char c = (unsigned char)text[i];
 		size_t n = qmp_utf8_len(text + i, len - i);
 
-		if (n && c >= 0x20 && c != 0x7f && c != '"' && c != '\\') {
-			plain += n;
-			i += n;
+		if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+			plain++;
+			i++;
 			continue;
 		}
 		qmp_buf_append(buf, text + i - plain, plain);
 		plain = 0;
-		i++;
-		if (!n)
-			qmp_buf_append(buf, replacement, sizeof(replacement) - 1);
-		else if (c == '"' || c == '\\')
-			qmp_buf_printf(buf, "\\%c", c);
-		else if (c == '\n')
-			qmp_buf_append(buf, "\\n", 2);
-		else if (c == '\r')
-			qmp_buf_append(buf, "\\r", 2);
-		else if (c == '\t')
-			qmp_buf_append(buf, "\\t", 2);
-		else
-			qmp_buf_printf(buf, "\\u%04x", c);
+		write_escaped(buf, n ? code_point(text + i, n) : REPLACEMENT);
+		i += n ? n : 1;
 	}
 	qmp_buf_append(buf, text + i - plain, plain);
 	return qmp_buf_append(buf, "\"", 1);

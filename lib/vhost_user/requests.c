@@ -41,7 +41,7 @@ static int set_owner(struct vu_session *s)
 /* Deprecated; some front ends send it for a device reset. */
 static int reset_owner(struct vu_session *s)
 {
-	vu_reset_device(s);
+	vu_restart_device(s);
 	return 0;
 }
 

@@ -50,8 +50,10 @@ int vu_handle_call(struct vu_session *s);
 int vu_handle_err(struct vu_session *s);
 int vu_handle_enable(struct vu_session *s);
 
-/* Stops the rings that run, which must be set up anew, and resets the device. */
+/* The driver starts afresh: resets the device. */
 void vu_reset_device(struct vu_session *s);
+/* The same, and the rings that run are the old driver's: stops them, to be set up anew. */
+void vu_restart_device(struct vu_session *s);
 /* Applies acknowledged features to rings, and starts those that may run now. */
 int vu_features_changed(struct vu_session *s, uint64_t old);
 

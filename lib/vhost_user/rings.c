@@ -43,20 +43,25 @@ void vu_session_stop_ring(struct vu_session *s, uint32_t index)
 
 void vu_reset_device(struct vu_session *s)
 {
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
+		s->ring[i].used = false;
+	s->device_ops->reset(s->opaque);
+}
+
+void vu_restart_device(struct vu_session *s)
+{
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
 		struct vu_ring *ring = &s->ring[i];
 
-		ring->used = false;
 		/* Those that do not run may just have been set up for the new start. */
 		if (!vq_started(&ring->vq))
 			continue;
 		stop_ring(s, i);
-		ring->used = false;
 		ring->kick_set = false;
 		ring->addr_set = false;
 		vq_set_base(&ring->vq, vq_fresh_base(ring->vq.st.packed));
 	}
-	s->device_ops->reset(s->opaque);
+	vu_reset_device(s);
 }
 
 /* Starts a ring if it has all it needs and does not run yet. */
@@ -85,7 +90,7 @@ int vu_features_changed(struct vu_session *s, uint64_t old)
 
 	/* A driver does not change its mind about rings while it uses them. */
 	if ((old ^ s->features) & rings)
-		vu_reset_device(s);
+		vu_restart_device(s);
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
 		int r;
 
@@ -200,7 +205,7 @@ int vu_handle_vring_num(struct vu_session *s)
 	if (vq_check_size(ring->vq.st.packed, s->payload.state.num) < 0)
 		return vu_fail(s, "bad vring size");
 	if (vq_started(&ring->vq))
-		vu_reset_device(s);
+		vu_restart_device(s);
 	ring->vq.st.size = s->payload.state.num;
 	return 0;
 }
@@ -219,7 +224,7 @@ int vu_handle_vring_addr(struct vu_session *s)
 		if (st->desc_uaddr == a->desc && st->driver_uaddr == a->avail &&
 		    st->device_uaddr == a->used)
 			return 0;
-		vu_reset_device(s);
+		vu_restart_device(s);
 	}
 	st->desc_uaddr = a->desc;
 	st->driver_uaddr = a->avail;
@@ -244,8 +249,10 @@ int vu_handle_set_base(struct vu_session *s)
 	if (base == 0 && !ring->base_told)
 		base = fresh;
 	ring->base_told = false;
-	if (vq_started(&ring->vq) || (ring->used && (base == fresh || base != vq_base(&ring->vq))))
-		vu_reset_device(s);
+	if (vq_started(&ring->vq))
+		vu_restart_device(s);
+	else if (ring->used && (base == fresh || base != vq_base(&ring->vq)))
+		vu_reset_device(s); /* rings that run by now belong to the new start already */
 	vq_set_base(&ring->vq, base);
 	return 0;
 }

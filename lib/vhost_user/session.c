@@ -55,7 +55,7 @@ void vu_session_end(struct vu_session *s)
 {
 	bool due = s->config_change_due;
 
-	vu_reset_device(s);
+	vu_restart_device(s);
 	s->ring_ops->memory_changing(s->opaque);
 	vu_memory_clear(&s->memory);
 	(void)s->ring_ops->memory_changed(s->opaque); /* an empty table needs no memory */

@@ -102,9 +102,9 @@ int options_parse_size(const char *text, uint64_t *bytes)
 
 static error_t parse_features(struct parse *p, char *list)
 {
-	char *save = NULL;
+	char *word;
 
-	for (char *word = strtok_r(list, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+	while ((word = strsep(&list, ","))) {
 		bool off = strncmp(word, "no-", 3) == 0;
 		const char *name = off ? word + 3 : word;
 		const struct feature_name *f = feature_names;
@@ -118,6 +118,15 @@ static error_t parse_features(struct parse *p, char *list)
 		else
 			p->options->features |= 1ULL << f->bit;
 	}
+	return 0;
+}
+
+static error_t parse_path(struct parse *p, const char *option, const char *arg, const char **path)
+{
+	/* An empty one would be bound, to a name that nobody knows. */
+	if (!*arg)
+		return complain(p, "%s: the path is empty", option);
+	*path = arg;
 	return 0;
 }
 
@@ -143,13 +152,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case KEY_SOCKET_PATH:
-		o->socket_path = arg;
-		return 0;
+		return parse_path(p, "--socket-path", arg, &o->socket_path);
 	case KEY_FD:
 		return parse_fd(p, arg);
 	case KEY_QMP:
-		o->qmp_path = arg;
-		return 0;
+		return parse_path(p, "--qmp", arg, &o->qmp_path);
 	case KEY_NAME:
 		o->name = arg;
 		return 0;
