@@ -138,9 +138,10 @@ bool balloon_driver_active(const struct balloon *b)
 void balloon_queue_started(struct balloon *b, uint32_t queue, bool resumed)
 {
 	if (queue == VIRTIO_BALLOON_VQ_STATS) {
-		b->st.stats_held = false;
-		b->st.stats_awaited = false;
-		b->st.stats_skip = resumed || !balloon_has(b, VIRTIO_F_VERSION_1);
+		if (!resumed) {
+			b->st.stats_awaited = false;
+			b->st.stats_skip = !balloon_has(b, VIRTIO_F_VERSION_1);
+		}
 	} else if (queue < VIRTIO_BALLOON_VQ_STATS && !resumed) {
 		b->st.resume[queue] = 0;
 	}
@@ -149,8 +150,9 @@ void balloon_queue_started(struct balloon *b, uint32_t queue, bool resumed)
 void balloon_queue_stopped(struct balloon *b, uint32_t queue)
 {
 	if (queue == VIRTIO_BALLOON_VQ_STATS) {
+		/* The one that is here goes back to the ring, and comes again when that goes on. */
+		b->st.stats_skip |= b->st.stats_held;
 		b->st.stats_held = false;
-		b->st.stats_awaited = false;
 	} else if (queue < VIRTIO_BALLOON_VQ_STATS) {
 		balloon_pages_let_go(b, queue);
 	}

@@ -94,11 +94,10 @@ struct balloon_state {
 
 	struct balloon_stats stats;
 	bool stats_held;    /* a statistics buffer is here, to be returned as a request */
-	bool stats_awaited; /* it was returned; the driver has not answered yet */
+	bool stats_awaited; /* somebody wants figures that have not come yet */
 	bool stats_skip; /* what the next buffer holds is no news (legacy's first; resumed ring) */
 	uint16_t stats_id;
 	uint16_t stats_slots;
-	uint64_t stats_asked_ms;   /* when it was returned */
 	uint64_t poll_interval_ms; /* 0: no polling */
 	uint64_t poll_due_ms;
 };
@@ -176,7 +175,7 @@ bool balloon_queue_run(struct balloon *b, uint32_t queue, struct instant now);
  * Asks the driver for statistics. 0: asked, or an answer is already due, and BALLOON_EVENT_STATS
  * will tell; -ENOTSUP: not negotiated; -ENODEV: no driver.
  */
-int balloon_request_stats(struct balloon *b, struct instant now);
+int balloon_request_stats(struct balloon *b);
 
 /* Asks at once and then every interval_ms, counted from now; 0 stops it. */
 void balloon_set_poll_interval(struct balloon *b, uint64_t interval_ms, struct instant now);

@@ -57,9 +57,12 @@ static void discard_later(struct outgoing *out, uint32_t region, uint64_t offset
 /* Has this host page just been named? Neighbouring PFNs may share a large one. */
 static bool is_last(const struct outgoing *out, uint32_t region, uint64_t offset)
 {
-	const struct balloon_range *last = &out->range[out->n - 1];
+	const struct balloon_range *last;
 
-	return out->n && last->region == region && last->offset == offset;
+	if (!out->n)
+		return false;
+	last = &out->range[out->n - 1];
+	return last->region == region && last->offset == offset;
 }
 
 /* Where page `page` of a region begins, in bytes from the region's beginning. */

@@ -72,13 +72,15 @@ static void take_buffer(struct balloon *b, const struct vq_chain *chain, struct 
 		give_back(b);
 	}
 	b->st.stats_held = true;
-	b->st.stats_awaited = false;
 	b->st.stats_id = chain->id;
 	b->st.stats_slots = chain->slots;
 	if (b->st.stats_skip) {
 		b->st.stats_skip = false;
+		if (b->st.stats_awaited)
+			give_back(b);
 		return;
 	}
+	b->st.stats_awaited = false;
 	take_figures(b, chain, now);
 	b->ops->event(b->opaque, BALLOON_EVENT_STATS);
 }
@@ -111,7 +113,7 @@ bool balloon_stats_run(struct balloon *b, struct instant now)
 	return true;
 }
 
-int balloon_request_stats(struct balloon *b, struct instant now)
+int balloon_request_stats(struct balloon *b)
 {
 	struct vq *vq = b->vq[VIRTIO_BALLOON_VQ_STATS];
 
@@ -121,11 +123,9 @@ int balloon_request_stats(struct balloon *b, struct instant now)
 		return -ENOTSUP;
 	if (!vq_started(vq) || vq->st.error)
 		return -ENODEV;
-	if (!b->st.stats_held)
-		return 0;
 	b->st.stats_awaited = true;
-	b->st.stats_asked_ms = now.mono_ms;
-	give_back(b);
+	if (b->st.stats_held)
+		give_back(b);
 	return 0;
 }
 
@@ -144,7 +144,7 @@ void balloon_tick(struct balloon *b, struct instant now)
 		return;
 	/* On a fixed grid, so that the time that asking takes does not add up. */
 	b->st.poll_due_ms += ((now.mono_ms - b->st.poll_due_ms) / interval + 1) * interval;
-	(void)balloon_request_stats(b, now); /* without a driver there is nobody to ask */
+	(void)balloon_request_stats(b); /* without a driver there is nobody to ask */
 }
 
 uint64_t balloon_next_tick(const struct balloon *b)

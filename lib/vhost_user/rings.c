@@ -31,8 +31,10 @@ static void stop_ring(struct vu_session *s, uint32_t index)
 		return;
 	s->ring_ops->ring_stopping(s->opaque, index);
 	vq_stop(&ring->vq);
-	if (vq_base(&ring->vq) != vq_fresh_base(ring->vq.st.packed))
+	/* Not where it stands: it may have come round to where it began. */
+	if (ring->vq.st.served)
 		ring->used = true;
+	ring->resumed = true; /* unless another base comes, or a reset */
 }
 
 void vu_session_stop_ring(struct vu_session *s, uint32_t index)
@@ -44,7 +46,7 @@ void vu_session_stop_ring(struct vu_session *s, uint32_t index)
 void vu_reset_device(struct vu_session *s)
 {
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
-		s->ring[i].used = false;
+		s->ring[i].used = s->ring[i].resumed = false;
 	s->device_ops->reset(s->opaque);
 }
 
@@ -74,7 +76,7 @@ static int update_ring(struct vu_session *s, uint32_t index)
 		return 0;
 	if (vq_start(&ring->vq, &s->memory.mem) < 0)
 		return vu_fail(s, "vring has a bad size, or lies outside of guest memory");
-	r = s->ring_ops->ring_started(s->opaque, index, ring->used);
+	r = s->ring_ops->ring_started(s->opaque, index, ring->resumed);
 	if (r < 0) {
 		vq_stop(&ring->vq);
 		return vu_fail(s, "vring cannot be served");
@@ -101,6 +103,9 @@ int vu_features_changed(struct vu_session *s, uint64_t old)
 		/* Without the feature bit there is no SET_VRING_ENABLE: rings begin enabled. */
 		if (!handshake)
 			s->ring[i].enabled = true;
+		else if (!(old >> VHOST_USER_F_PROTOCOL_FEATURES & 1) &&
+			 !vq_started(&s->ring[i].vq))
+			s->ring[i].enabled = false;
 		r = update_ring(s, i);
 		if (r)
 			return r;
@@ -246,8 +251,9 @@ int vu_handle_set_base(struct vu_session *s)
 	 * For a packed ring 0 says that both wrap counters are 0. User-mode-linux means a fresh
 	 * ring by it; only a front end that was told 0 means what it says.
 	 */
-	if (base == 0 && !ring->base_told)
+	if (base == 0 && !(ring->base_told && vq_base(&ring->vq) == 0))
 		base = fresh;
+	ring->resumed = ring->resumed && ring->base_told && base == vq_base(&ring->vq);
 	ring->base_told = false;
 	if (vq_started(&ring->vq))
 		vu_restart_device(s);

@@ -56,6 +56,7 @@ void vu_session_end(struct vu_session *s)
 	bool due = s->config_change_due;
 
 	vu_restart_device(s);
+	(void)s->device_ops->set_features(s->opaque, 0); /* none is always on offer */
 	s->ring_ops->memory_changing(s->opaque);
 	vu_memory_clear(&s->memory);
 	(void)s->ring_ops->memory_changed(s->opaque); /* an empty table needs no memory */
@@ -70,9 +71,16 @@ void vu_session_end(struct vu_session *s)
 	s->config_change_due = due;
 }
 
-static bool reply_wanted(const struct vu_session *s)
+/*
+ * Does the front end want to hear how the request went? Those that have a reply of their own have
+ * no other: their failure is told by the end of the session.
+ */
+static bool ack_wanted(const struct vu_session *s)
 {
-	return s->header.flags & VU_FLAG_NEED_REPLY && s->protocol_features >> VU_PF_REPLY_ACK & 1;
+	const struct vu_request_row *row = vu_request_row(s->header.request);
+
+	return !(row && row->reply == VU_REPLY_PAYLOAD) && s->header.flags & VU_FLAG_NEED_REPLY &&
+	       s->protocol_features >> VU_PF_REPLY_ACK & 1;
 }
 
 static void put_reply(struct vu_session *s)
@@ -131,7 +139,7 @@ static int handle_message(struct vu_session *s)
 	drop_fds(s);
 	if (!r && row->reply == VU_REPLY_PAYLOAD)
 		put_reply(s);
-	else if (reply_wanted(s)) /* as of now: user-mode-linux wants one to SET_PROTOCOL_FEATURES */
+	else if (ack_wanted(s)) /* as of now: user-mode-linux wants one to SET_PROTOCOL_FEATURES */
 		put_ack(s, r < 0);
 	s->have = 0;
 	return r;
@@ -173,7 +181,7 @@ int vu_session_feed(struct vu_session *s, const uint8_t *buf, size_t n, const in
 			return 0;
 		r = check_header(s);
 		/* The payload of a request that is refused is not waited for. */
-		if (r && reply_wanted(s))
+		if (r && ack_wanted(s))
 			put_ack(s, true);
 	} else if (!r) {
 		memcpy((uint8_t *)&s->payload + (s->have - HEADER_SIZE), buf, n);

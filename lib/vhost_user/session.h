@@ -68,6 +68,7 @@ struct vu_ring {
 	bool enabled;
 	bool used;      /* it moved since the driver last started afresh */
 	bool base_told; /* GET_VRING_BASE came, and SET_VRING_BASE not yet */
+	bool resumed;   /* when it starts, it goes on where it was stopped */
 };
 
 struct vu_session {

@@ -64,6 +64,7 @@ void vq_set_base(struct vq *vq, uint32_t base)
 	vq->st.in_use = 0;
 	vq->st.unsignalled = 0;
 	vq->st.signalled_before = false;
+	vq->st.served = false;
 }
 
 uint32_t vq_base(const struct vq *vq)
@@ -275,6 +276,7 @@ void vq_push(struct vq *vq, uint16_t id, uint16_t slots, uint32_t written)
 	}
 	st->in_use = (uint16_t)(st->in_use - slots);
 	st->unsignalled = (uint16_t)(st->unsignalled + slots);
+	st->served = true;
 }
 
 static bool split_should_notify(const struct vq *vq)

@@ -35,6 +35,7 @@ struct vq_state {
 	uint16_t in_use;      /* ring slots popped and not yet pushed */
 	uint16_t unsignalled; /* slots pushed since the driver was last looked at */
 	bool signalled_before;
+	bool served;         /* something was returned since vq_set_base() */
 	enum vq_error error; /* not VQ_OK: the queue is broken until it is started anew */
 };
 

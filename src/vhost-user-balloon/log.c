@@ -16,7 +16,7 @@ void log_set_name(const char *name)
 	vm_name = name;
 }
 
-static void vlog(const char *fmt, va_list ap)
+__attribute__((format(printf, 1, 0))) static void vlog(const char *fmt, va_list ap)
 {
 	char line[512];
 

@@ -202,14 +202,13 @@ int server_guest_size(const struct server *s, uint64_t *bytes)
 
 int server_request_stats(struct server *s, struct stats_waiter *waiter)
 {
-	struct instant now = clock_now();
-	int r = balloon_request_stats(&s->balloon, now);
+	int r = balloon_request_stats(&s->balloon);
 
 	frontend_check_memory(&s->frontend);
 	if (r < 0)
 		return r;
 	if (waiter) {
-		waiter->deadline_ms = now.mono_ms + STATS_TIMEOUT_MS;
+		waiter->deadline_ms = clock_now().mono_ms + STATS_TIMEOUT_MS;
 		waiter->next = s->waiters;
 		s->waiters = waiter;
 		schedule(s);

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""tools/demo.py as its users meet it: in a pipe, on a terminal, interrupted, and incomplete."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+DEMO = pathlib.Path(__file__).resolve().parent.parent.parent / "tools" / "demo.py"
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture
+def environment(tmp_path: pathlib.Path) -> dict[str, str]:
+    """An environment whose TMPDIR is empty before, and must be so after."""
+    return os.environ | {"TMPDIR": str(tmp_path), "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+
+
+def start(environment: dict[str, str], stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(DEMO)], env=environment, stdout=stdout,
+                            stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+
+
+def assert_nothing_left(environment: dict[str, str]) -> None:
+    directory = environment["TMPDIR"]
+    assert os.listdir(directory) == []
+    command_lines = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True,
+                                   check=True).stdout
+    assert directory not in command_lines
+
+
+def test_in_a_pipe(environment: dict[str, str]) -> None:
+    started = time.monotonic()
+    process = start(environment)
+    text = process.communicate(timeout=60)[0].decode()
+    print(text)
+    assert process.returncode == 0
+    assert time.monotonic() - started < 30
+    assert "\x1b" not in text and "\r" not in text
+    assert text.endswith("It all worked.\n")
+    assert len(re.findall(r"^ *[0-9.]+s  \w", text, re.MULTILINE)) == 10
+    assert re.search(r"got back +\d+ MiB", text) and "MiB/s" in text
+    assert_nothing_left(environment)
+
+
+def on_a_terminal(environment: dict[str, str], interrupt: bool = False) -> tuple[str, int]:
+    """Run the demo on a terminal of 100 columns; return what it printed and its status."""
+    ours, theirs = pty.openpty()
+    subprocess.run(["stty", "cols", "100", "rows", "30"], stdin=theirs, check=True)
+    process = start(environment, stdout=theirs)
+    os.close(theirs)
+    text = ""
+    try:
+        while data := os.read(ours, 1 << 16):
+            text += data.decode(errors="replace")
+            if interrupt and "page cache" in text:
+                process.send_signal(signal.SIGINT)
+                interrupt = False
+    except OSError:  # how a terminal says that its other end is closed
+        pass
+    finally:
+        os.close(ours)
+    return text, process.wait(30)
+
+
+def test_on_a_terminal_without_colour(environment: dict[str, str]) -> None:
+    text, status = on_a_terminal(environment | {"NO_COLOR": "1"})
+    assert status == 0
+    assert text.count("\r\x1b[K") > 30, "nothing was redrawn"
+    assert not SGR.search(text)
+    assert_nothing_left(environment)
+
+
+def test_interrupted(environment: dict[str, str]) -> None:
+    text, status = on_a_terminal(environment, interrupt=True)
+    assert status == 130
+    assert SGR.search(text) and "Interrupted" in text and "Traceback" not in text
+    assert_nothing_left(environment)
+
+
+def test_without_a_guest_kernel(environment: dict[str, str], tmp_path: pathlib.Path) -> None:
+    process = start(environment | {"PATH": "/nonexistent"})
+    text = process.communicate(timeout=30)[0].decode()
+    assert process.returncode == 1
+    assert "apt-get install" in text and "Traceback" not in text
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_a_device(environment: dict[str, str]) -> None:
+    environment.pop("AEROSTAT_BALLOON", None)
+    process = start(environment)
+    text = process.communicate(timeout=30)[0].decode()
+    assert process.returncode == 1
+    assert "./run demo" in text and len(text.splitlines()) == 1

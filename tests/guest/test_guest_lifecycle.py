@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Drivers that come and go, guests that die, and many of them at once."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+
+import pytest
+
+from conftest import Bed
+from vmm import Device, GuestData, QmpError, UmlGuest
+from vmm.guest import MIB
+
+
+def reaches(device: Device, size: int) -> None:
+    device.wait_for(f"{size} bytes", lambda now: now["actual"] == now["held"] == size)
+
+
+def test_unload_and_load_again(bed: Bed) -> None:
+    device, guest = bed.pair("--target=64M")
+    data = GuestData(guest)
+    data.write(64 * MIB)
+    for _ in range(4):
+        reaches(device, 64 * MIB)
+        guest.unload_balloon()
+        reaches(device, 0)
+        assert device.query()["target"] == 64 * MIB
+        assert data.damaged() == []
+        guest.load_balloon()
+    reaches(device, 64 * MIB)
+
+
+def test_unload_in_the_middle_of_an_inflation(bed: Bed) -> None:
+    device, guest = bed.pair()
+    data = GuestData(guest)
+    data.write(64 * MIB)
+    for size in (128, 112, 144):
+        device.set_balloon(size * MIB)
+        guest.unload_balloon()
+        reaches(device, 0)
+        guest.load_balloon()
+        reaches(device, size * MIB)
+        assert data.damaged() == []
+
+
+def kill_in_the_middle(device: Device, guest: UmlGuest, size: int) -> int:
+    """Kill the guest while its balloon grows to `size`; return how far it came."""
+    for _ in range(5):
+        device.inflate_to(0)
+        device.set_balloon(size)
+        while (actual := device.query()["actual"]) < size:
+            if actual > 0:
+                guest.kill()
+                return actual
+    raise AssertionError("every inflation was over before the guest could be killed")
+
+
+def test_guest_killed_while_it_inflates(bed: Bed) -> None:
+    device, guest = bed.pair(memory=768 * MIB)
+    GuestData(guest).write(128 * MIB)
+    for _ in range(2):
+        assert 0 < kill_in_the_middle(device, guest, 512 * MIB) < 512 * MIB
+        device.qmp.wait_event("VMM_DISCONNECTED")
+        state = device.query()
+        assert (state["actual"], state["held"], state["resident"]) == (0, 0, 0)
+        assert state["target"] == 512 * MIB
+        with pytest.raises(QmpError, match="DeviceNotActive"):
+            device.qmp.execute("query-balloon")
+
+        guest = bed.guest(device, memory=768 * MIB)
+        data = GuestData(guest)
+        data.write(128 * MIB)
+        guest.load_balloon()
+        reaches(device, 512 * MIB)
+        assert data.damaged() == []
+
+
+def test_guest_killed_while_it_stands_still(bed: Bed) -> None:
+    device, guest = bed.pair("--target=64M")
+    reaches(device, 64 * MIB)
+    guest.pause()
+    guest.kill()
+    device.qmp.wait_event("VMM_DISCONNECTED")
+    bed.guest(device).load_balloon()
+    reaches(device, 64 * MIB)
+
+
+def test_device_ends_in_order_with_a_guest_attached(bed: Bed) -> None:
+    device, guest = bed.pair("--target=64M")
+    reaches(device, 64 * MIB)
+    bed.forget(device)
+    device.stop()
+    assert guest.check("echo alive") == "alive\n"
+    guest.kill()  # it could not power off: the driver would wait for the device
+
+
+def test_twenty_guests_at_once(bed: Bed) -> None:
+    def one(number: int) -> float:
+        size = (8 + number % 3) * MIB
+        device, guest = bed.pair(memory=64 * MIB)
+        data = GuestData(guest)
+        data.write(16 * MIB)
+        data.thin_out()
+        before = guest.resident()
+        device.inflate_to(size, timeout=60)
+        given_back = before - guest.resident()
+        assert data.damaged() == []
+        assert set(device.refresh_stats(60)["stats"]) > {"stat-total-memory"}
+        device.inflate_to(0, timeout=60)
+        data.write(8 * MIB)
+        assert data.damaged() == []
+        return given_back / size
+
+    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        shares = list(pool.map(one, range(20)))
+    print(f"{time.monotonic() - started:.1f} s; given back of what was asked: {min(shares):.0%} "
+          f"to {max(shares):.0%}")
+    # Besides the 8 MiB of removed files a fresh guest's free memory is partly untouched.
+    assert min(shares) > 0.5

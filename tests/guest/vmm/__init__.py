@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""Real guests beside the real device: the harness of the guest tests and of tools/demo.py.
+
+guest      what a guest can do, whatever runs it (the interface `Guest`)
+uml        guests under user-mode-linux
+initramfs  what a guest boots: busybox, the stock modules and the agent of rootfs/init
+channel    the host's end of the conversation with that agent
+data       data whose checksum the host knows without having read it back
+device     a vhost-user-balloon process and its monitor
+qmp        a QMP client
+"""
+
+from .data import GuestData
+from .device import Device, DeviceError
+from .guest import Guest, GuestError, MissingPackage, Result
+from .initramfs import build_initramfs
+from .qmp import QmpClient, QmpError
+from .uml import UmlGuest
+
+__all__ = [
+    "Device", "DeviceError", "Guest", "GuestData", "GuestError", "MissingPackage", "QmpClient",
+    "QmpError", "Result", "UmlGuest", "build_initramfs",
+]

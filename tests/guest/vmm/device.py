@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""A vhost-user-balloon process and the connection to its monitor."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from typing import Any
+
+from .qmp import QmpClient
+
+_BALLOON = "/machine/peripheral/balloon0"
+_SANITIZER_MARKS = ("Sanitizer", "runtime error:")
+
+
+class DeviceError(Exception):
+    """The device process failed, or did not get where it should in time."""
+
+
+class Device:
+    """Use it as a context manager: the process starts on entry, and must end cleanly on exit."""
+
+    def __init__(self, binary: pathlib.Path, workdir: pathlib.Path, *options: str) -> None:
+        self._binary = binary
+        self._options = options
+        self._workdir = workdir
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        # Short names: a Unix socket's path has 107 bytes.
+        self._dir = pathlib.Path(tempfile.mkdtemp(prefix="dev-", dir=self._workdir))
+        self.socket, self.monitor = self._dir / "vhost", self._dir / "qmp"
+        with open(self._dir / "stderr", "wb") as stderr:
+            self._process = subprocess.Popen(
+                [str(self._binary), f"--socket-path={self.socket}", f"--qmp={self.monitor}",
+                 *self._options], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+                start_new_session=True,
+                env=os.environ | {"UBSAN_OPTIONS": "print_stacktrace=1"})
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                # The greeting comes when all is set up, the other socket too.
+                self.qmp = QmpClient(self.monitor)
+                return
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise DeviceError(f"the device did not start: {self.stderr()}") from error
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """SIGTERM; DeviceError unless the process then ends with 0, tidily and without a report
+        of a sanitizer."""
+        process = self._running()
+        try:
+            self.qmp.close()
+            process.terminate()
+            status = process.wait(20)
+            report = self.stderr()
+            if status != 0 or any(mark in report for mark in _SANITIZER_MARKS):
+                raise DeviceError(f"exit status {status}\n{report}")
+            left = [path.name for path in (self.socket, self.monitor) if path.exists()]
+            if left:
+                raise DeviceError(f"left behind: {left}")
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process whatever its state and remove its files. Harmless when it has ended."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait(20)
+        self._process = None
+        if hasattr(self, "qmp"):
+            self.qmp.close()
+        shutil.rmtree(self._dir, ignore_errors=True)
+
+    def stderr(self) -> str:
+        return (self._dir / "stderr").read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has used so far (proc(5) stat, fields 14 and 15)."""
+        text = pathlib.Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def query(self) -> dict[str, Any]:
+        """query-balloon-device: target, actual, held, resident, freed and the rest, in bytes."""
+        return self.qmp.execute("query-balloon-device")
+
+    def memory(self) -> int:
+        """Bytes of guest memory that the device knows. User-mode-linux keeps its kernel's image
+        out of that, some 11 MiB."""
+        while True:
+            before = self.query()["actual"]
+            left = self.qmp.execute("query-balloon")["actual"]
+            if self.query()["actual"] == before:
+                return left + before
+
+    def set_balloon(self, size: int) -> None:
+        """Ask for `size` bytes in the balloon. QMP wants what the guest shall be left with."""
+        self.qmp.execute("balloon", value=self.memory() - size)
+
+    def wait_for(self, what: str, holds: Callable[[dict[str, Any]], bool],
+                 timeout: float = 30.0) -> dict[str, Any]:
+        """Poll query() until `holds` is true of it, and return it; `what` is for the error."""
+        deadline = time.monotonic() + timeout
+        while True:
+            state = self.query()
+            if holds(state):
+                return state
+            if time.monotonic() > deadline:
+                raise DeviceError(f"waited {timeout:.0f} s for {what}: {state}\n{self.stderr()}")
+            time.sleep(0.005)
+
+    def inflate_to(self, size: int, timeout: float = 30.0) -> dict[str, Any]:
+        """Set the balloon's size in bytes and wait until driver and device agree that it has it."""
+        self.set_balloon(size)
+        return self.wait_for(f"a balloon of {size} bytes",
+                             lambda state: state["actual"] == state["held"] == size, timeout)
+
+    def guest_stats(self) -> dict[str, Any]:
+        return self.qmp.execute("qom-get", path=_BALLOON, property="guest-stats")
+
+    def set_polling_interval(self, seconds: int) -> None:
+        self.qmp.execute("qom-set", path=_BALLOON, property="guest-stats-polling-interval",
+                         value=seconds)
+
+    def refresh_stats(self, timeout: float = 20.0) -> dict[str, Any]:
+        """Ask the guest for statistics and wait for them: the members of guest-stats."""
+        self.qmp.execute("refresh-balloon-stats")
+        self.qmp.events.clear()  # what came before the command's answer is older
+        return self.qmp.wait_event("BALLOON", timeout)
+
+    def human(self, command: str) -> str:
+        return self.qmp.execute("human-monitor-command", command_line=command)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise DeviceError("the device is not running")
+        return self._process
+
+    def __enter__(self) -> Device:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: types.TracebackType | None) -> None:
+        if kind is None:
+            self.stop()
+        else:
+            self.kill()

@@ -1,0 +1,280 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""A real Linux guest gives memory back to its host, and gets it again.
+
+`./run demo` builds the device and starts this with AEROSTAT_BALLOON naming it. Exit status 0 only
+if memory really came back and the guest's data is what it was; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "guest"))
+sys.dont_write_bytecode = True
+
+from vmm import (Device, DeviceError, Guest, GuestData, GuestError, MissingPackage,  # noqa: E402
+                 QmpClient, QmpError, UmlGuest, build_initramfs)
+from vmm.data import pattern  # noqa: E402
+from vmm.guest import MIB  # noqa: E402
+from vmm.uml import MODULES  # noqa: E402
+
+MEMORY = 384 * MIB
+DATA = 192 * MIB
+DISK = 256 * MIB  # more than there is room for: what the data leaves becomes page cache
+FREE = DATA // 2  # every second file is deleted, so that the balloon comes to lie between the rest
+CACHE = 112 * MIB
+BALLOON = FREE + CACHE
+
+# What must have worked, as shares of what was asked.
+FREED_AT_LEAST = 0.9
+USED_AGAIN_AT_LEAST = 0.9
+
+INTRO = f"""\
+A Linux guest with {MEMORY // MIB} MiB of memory boots, with the balloon driver that every
+Linux has. We fill its memory, take {BALLOON // MIB} MiB from it, and give them back. In MiB:
+
+  guest    what the guest says of itself (the statistics of its balloon driver)
+  balloon  what the host wants, and what the guest says that it handed over
+  host     what the guest's memory occupies on the host, as the host kernel counts
+"""
+HEADER = ("                                       guest           balloon     host\n"
+          " time  step                      total  free avail   wanted taken  in use")
+WIDTH = 75  # of a row
+
+
+class Failed(Exception):
+    """Something did not do what the demo shows."""
+
+
+class Interrupted(Exception):
+    """The user, or a signal, wants us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Screen:
+    """The output: colours and redrawing on a terminal, plain lines anywhere else."""
+
+    def __init__(self) -> None:
+        self.terminal = (sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and
+                         self.columns() > WIDTH)  # a row that wraps cannot be redrawn
+        self._colour = self.terminal and not os.environ.get("NO_COLOR")
+        unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        self._full, self._empty = ("█", "░") if unicode else ("#", ".")
+
+    def paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+    def bar(self, value: int, of: int, room: int) -> str:
+        """A bar in the room that is left behind a row; none when that is too little."""
+        width = min(20, room)
+        if width < 8:
+            return ""
+        full = min(width, round(width * value / of))
+        return self.paint(self._full * full, "36") + self._empty * (width - full)
+
+    def line(self, text: str = "") -> None:
+        """A line that stays, in the place of one that was live."""
+        print(("\r\x1b[K" if self.terminal else "") + text, flush=True)
+
+    def live(self, text: str) -> None:
+        if self.terminal:
+            print(f"\r\x1b[K{text}", end="", flush=True)
+
+    @staticmethod
+    def columns() -> int:
+        return shutil.get_terminal_size((100, 24)).columns
+
+
+class Table:
+    """A row for every step of the demo. On a terminal the row of the running step is alive."""
+
+    def __init__(self, screen: Screen, device: Device, guest: Guest, start: float) -> None:
+        self._screen = screen
+        self._device = device
+        self._guest = guest
+        self._start = start
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        enough = threading.Event()
+        painter = threading.Thread(target=self._paint, args=(name, enough), daemon=True)
+        if self._screen.terminal:
+            painter.start()
+        try:
+            yield
+        finally:
+            enough.set()
+            if self._screen.terminal:
+                painter.join()
+        with QmpClient(self._device.monitor) as qmp:
+            self._device.refresh_stats()
+            self._screen.line(self._row(qmp, name))
+
+    def _paint(self, name: str, enough: threading.Event) -> None:
+        # A monitor of its own; what goes wrong here the step itself will tell.
+        with contextlib.suppress(OSError, QmpError, GuestError, DeviceError), \
+                QmpClient(self._device.monitor) as qmp:
+            while not enough.wait(0.1):
+                self._screen.live(self._screen.paint(self._row(qmp, name), "1"))
+                qmp.execute("refresh-balloon-stats")
+
+    def _row(self, qmp: QmpClient, name: str) -> str:
+        balloon = qmp.execute("query-balloon-device")
+        stats = qmp.execute("qom-get", path="/machine/peripheral/balloon0",
+                            property="guest-stats")["stats"]
+        resident = self._guest.resident()
+        row = f"{time.monotonic() - self._start:4.1f}s  {name:25}"
+        for key in ("total", "free", "available"):
+            value = stats.get(f"stat-{key}-memory")
+            row += f"{value // MIB:6}" if value is not None else f"{'-':>6}"
+        row += f"{balloon['target'] // MIB:9}{balloon['actual'] // MIB:6}{resident // MIB:8}  "
+        bar = self._screen.bar(resident, self._guest.memory, self._screen.columns() - WIDTH - 1)
+        return (row + bar).rstrip()
+
+
+def make_disk(path: pathlib.Path) -> str:
+    """Write the disk whose contents fill the page cache; return its checksum."""
+    digest = hashlib.md5()
+    with path.open("wb") as disk:
+        for number in range(DISK // MIB):
+            block = pattern(f"disk-{number}", MIB // 4096)
+            digest.update(block)
+            disk.write(block)
+    return digest.hexdigest()
+
+
+def require(holds: bool, text: str) -> None:
+    if not holds:
+        raise Failed(text)
+
+
+def require_data(data: GuestData, when: str) -> None:
+    damaged = data.damaged()
+    require(not damaged, f"{when} the guest's data is damaged:\n  " + "\n  ".join(damaged))
+
+
+def move(device: Device, size: int) -> float:
+    """Set the balloon's size; return the seconds until the guest had done it."""
+    start = time.monotonic()
+    device.inflate_to(size)
+    return time.monotonic() - start
+
+
+def rate(size: int, seconds: float) -> str:
+    return f"{size / MIB:.0f} MiB in {seconds:.2f} s = {size / MIB / seconds:.0f} MiB/s"
+
+
+def play(screen: Screen, workdir: pathlib.Path, binary: pathlib.Path) -> None:
+    screen.line(screen.paint("Aerostat: a real Linux guest gives memory back", "1"))
+    screen.line()
+    screen.line(INTRO)
+    start = time.monotonic()
+    screen.live("The guest boots ...")
+    initramfs = build_initramfs(MODULES, workdir / "initramfs")
+    disk = workdir / "disk"
+    disk_sum = make_disk(disk)
+    with Device(binary, workdir) as device, \
+            UmlGuest(initramfs, workdir, MEMORY, device.socket, disk) as guest:
+        guest.load_balloon()
+        kernel = guest.check("uname -r").strip()
+        screen.line(screen.paint(HEADER, "2"))
+        table = Table(screen, device, guest, start)
+        with table.step(f"Linux {kernel} is up"):
+            # A disk that nobody has open has no page cache.
+            guest.check("sleep 1000 </dev/ubda >/dev/null 2>&1 &")
+        data = GuestData(guest)
+        with table.step("write data to memory"):
+            data.write(DATA)
+        with table.step("fill up with page cache"):
+            guest.check("cat /dev/ubda >/dev/null")
+        with table.step("delete half of the data"):
+            data.thin_out()
+        full = guest.resident()
+
+        with table.step(f"take {FREE // MIB} MiB: free memory"):
+            seconds_free = move(device, FREE)
+        freed_free = full - guest.resident()
+        with table.step(f"take {CACHE // MIB} MiB: page cache"):
+            seconds_cache = move(device, BALLOON)
+        freed = full - guest.resident()
+        with table.step("compare checksums"):
+            require_data(data, "with the balloon full")
+        with table.step("give them back"):
+            seconds_back = move(device, 0)
+        with table.step("fill up again"):
+            data.write(FREE)
+            got = guest.check("md5sum /dev/ubda").split()[0]
+        used_again = guest.resident()
+        with table.step("compare checksums"):
+            require_data(data, "after the balloon was emptied")
+        require(got == disk_sum, "the guest reads its disk wrongly")
+        state = device.query()
+
+    screen.line()
+    for label, text in (
+            ("The host really got back", screen.paint(
+                f"{freed / MIB:.0f} MiB, {freed / BALLOON:.1%} of what was asked", "1")),
+            ("from the guest's free memory", screen.paint(rate(freed_free, seconds_free), "1")),
+            ("from its page cache", rate(freed - freed_free, seconds_cache) +
+             ", at the guest's own pace"),
+            ("The guest had it again in", f"{seconds_back:.2f} s, and used it"),
+            ("The guest's data", f"{data.size // MIB} MiB in memory, {DISK // MIB} MiB on its "
+                                 "disk: checksums right")):
+        screen.line(f"  {label:30}{text}")
+    screen.line()
+    require(freed >= FREED_AT_LEAST * BALLOON, "the host got too little memory back")
+    require(used_again >= USED_AGAIN_AT_LEAST * full, "the guest could not use its memory again")
+    require(state["held"] == state["actual"] == 0, f"the balloon is not empty: {state}")
+    require(not any(state["driver-errors"].values()), f"the device found errors: {state}")
+    screen.line(screen.paint("It all worked.", "1;32"))
+
+
+def interrupt(number: int, _frame: object) -> None:
+    # Cleaning up comes next; a second Ctrl-C must not end that half way.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def main() -> int:
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
+    binary = os.environ.get("AEROSTAT_BALLOON")
+    if not binary or not os.access(binary, os.X_OK):
+        print("demo: AEROSTAT_BALLOON must name the vhost-user-balloon program; ./run demo builds "
+              "it and sets that", file=sys.stderr)
+        return 1
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)
+    screen = Screen()
+    try:
+        with tempfile.TemporaryDirectory(prefix="aerostat-demo-") as name:
+            play(screen, pathlib.Path(name), pathlib.Path(binary).resolve())
+    except Interrupted as signalled:
+        screen.line("Interrupted; the guest and the device are gone.")
+        return 128 + signalled.number
+    except MissingPackage as missing:
+        print(f"demo: {missing}", file=sys.stderr)
+        return 1
+    except (Failed, DeviceError, GuestError, QmpError, OSError) as error:
+        screen.line(screen.paint("FAILED", "1;31") + f": {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
