@@ -3,8 +3,8 @@
 """Benchmarks: each figure that an issue set a bar for is a ratio within one run, or a count.
 
 A table goes to standard output, and build/bench.json holds the same: a list of {name, value, unit,
-spread, bar, better, holds}. The spread is the distance between the quartiles; bar and holds are null
-where nobody has set a bar. Exit status: 0 if every bar holds, 1 if not, 2 wrong usage.
+spread, bar, better, holds}. The spread is the distance between the quartiles; bar and holds are
+null where nobody has set a bar. Exit status: 0 if every bar holds, 1 if not, 2 wrong usage.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@
 /* Feature bits. */
 #define VIRTIO_BALLOON_F_MUST_TELL_HOST 0 /* the driver deflates before it uses a page again */
 #define VIRTIO_BALLOON_F_STATS_VQ       1 /* statistics queue */
-#define VIRTIO_BALLOON_F_DEFLATE_ON_OOM 2 /* the driver deflates when the guest is out of memory \
-					   */
+#define VIRTIO_BALLOON_F_DEFLATE_ON_OOM                          \
+	2 /* the driver deflates when the guest is out of memory \
+	   */
 
 /* A balloon page, whatever the page size of guest and host: all counts and PFNs are in this unit.
  */
