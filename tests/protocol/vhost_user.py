@@ -7,11 +7,13 @@ and not a hang.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import select
 import socket
 import struct
+import termios
 import time
 from enum import IntEnum
 from typing import Iterable, Optional, Sequence
@@ -222,6 +224,12 @@ class BackChannel:
         if flags & NEED_REPLY:
             self.sock.sendall(HEADER.pack(request, VERSION | REPLY, 8) + u64(0))
         return request
+
+    def queued(self) -> int:
+        """How many requests (of 12 bytes) wait to be read."""
+        waiting = bytearray(4)
+        fcntl.ioctl(self.sock, termios.FIONREAD, waiting)
+        return int(struct.unpack("=i", waiting)[0]) // HEADER.size
 
     def drain(self) -> int:
         """Takes everything that is there now; the number of requests."""

@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MIT
+#
+# Debian packages by verb, and installing those that are missing.  Nothing is asked of apt, and
+# no privilege is needed, when all are there.
+#
+# shellcheck disable=SC2034  # the lists are used by ../../run
+
+packages_build=(gcc libc6-dev meson ninja-build pkgconf python3 libuv1-dev libjson-c-dev scdoc)
+packages_guest=(user-mode-linux busybox-static cpio util-linux)
+packages_test=("${packages_build[@]}" "${packages_guest[@]}" libcmocka-dev python3-pytest
+	procps strace)
+packages_demo=("${packages_build[@]}" "${packages_guest[@]}")
+packages_bench=("${packages_build[@]}" "${packages_guest[@]}" valgrind strace)
+packages_clang=(clang libclang-rt-14-dev llvm-14)
+packages_fuzz=("${packages_build[@]}" "${packages_clang[@]}")
+packages_lint=("${packages_build[@]}" "${packages_clang[@]}" libcmocka-dev binutils clang-format
+	clang-tidy cppcheck shellcheck pyflakes3 python3-pyflakes groff-base)
+
+# missing_packages PACKAGE... - prints those that are not installed, one a line
+missing_packages() {
+	local package state
+	for package in "$@"; do
+		state=$(dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null) || true
+		# A package for several architectures has several lines.
+		case $'\n'"$state"$'\n' in
+		*$'\n'installed$'\n'*) ;;
+		*) echo "$package" ;;
+		esac
+	done
+}
+
+# as_root COMMAND... - runs it as root, with sudo where needed; never waits for a password that
+# nobody is there to type
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif [ -t 0 ]; then
+		sudo "$@"
+	else
+		sudo -n "$@"
+	fi
+}
+
+apt_get() {
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 \
+		-o DPkg::Lock::Timeout=300 "$@" </dev/null
+}
+
+# install_packages PACKAGE... - makes sure that these are installed
+install_packages() {
+	local missing list
+	if ! command -v dpkg-query >/dev/null; then
+		say "no Debian system: going on without looking for what Debian calls: $*"
+		return
+	fi
+	list=$(missing_packages "$@")
+	if [ -z "$list" ]; then
+		return
+	fi
+	mapfile -t missing <<<"$list"
+	say "installing Debian packages: ${missing[*]}"
+	if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+		die "installing needs root or sudo: apt-get install --no-install-recommends ${missing[*]}"
+	fi
+	# Package lists that are absent do not know the names; stale ones know versions that are gone.
+	if apt_get install --no-install-recommends --simulate "${missing[@]}" >/dev/null 2>&1 &&
+		apt_get install --no-install-recommends --yes "${missing[@]}"; then
+		return
+	fi
+	say "updating the package lists"
+	apt_get update || die "apt-get update failed"
+	apt_get install --no-install-recommends --yes "${missing[@]}" ||
+		die "could not install: ${missing[*]}"
+}

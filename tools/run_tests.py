@@ -1,0 +1,362 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Runs every test of a sanitizer build and closes with one line of counts.
+
+The C programs are those that meson knows (`meson introspect --tests`); they report in TAP, which
+still tells how far a program came when it crashed.  The Python suites are the directories below
+tests/ that hold test_*.py files, and tools/ itself.  Each program and each suite runs in a process
+group of its own, and whatever a test starts becomes a child of this process when its own parent
+goes: nothing outlives a run, also an interrupted one, and what a test leaves running is a failure.
+
+A sanitizer report is a failure even when the process that made it was a child whose exit status
+nobody looked at: reports go to files, and files that are there afterwards are counted.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+PYTHON = "/usr/bin/python3"
+PYTEST_TIMEOUT_S = 1200
+GRACE_S = 15  # for an interrupted suite to end its guests and devices
+ORPHANS_S = 5  # for what a test has already told to end
+PR_SET_CHILD_SUBREAPER = 36
+EXIT_SKIPPED = 77  # what a test program without TAP returns for "skipped", as meson has it
+
+TAP_PLAN = re.compile(r"^1\.\.(\d+)")
+TAP_RESULT = re.compile(r"^(not )?ok\b(.*)$")
+
+
+@dataclass
+class Counts:
+    """How many tests ended how."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, other: "Counts") -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+    def total(self) -> int:
+        return self.passed + self.failed + self.skipped
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def parse_tap(text: str) -> tuple[Counts, int]:
+    """Counts of a TAP stream of one or more groups, and how many planned tests never reported."""
+    counts = Counts()
+    planned = 0
+    for line in text.splitlines():
+        plan = TAP_PLAN.match(line)
+        result = TAP_RESULT.match(line)
+        if plan:
+            planned += int(plan.group(1))
+        elif result:
+            if "# SKIP" in result.group(2):  # cmocka says "not ok N # SKIP name"
+                counts.skipped += 1
+            elif result.group(1):
+                counts.failed += 1
+            else:
+                counts.passed += 1
+    return counts, max(0, planned - counts.total())
+
+
+def judge_program(output: str, returncode: int) -> Counts:
+    """Counts of one test program; a crash or an unreported test never looks like success."""
+    counts, missing = parse_tap(output)
+    if counts.total() == 0 and missing == 0:
+        if returncode == EXIT_SKIPPED:
+            return Counts(skipped=1)
+        return Counts(passed=1) if returncode == 0 else Counts(failed=1)
+    counts.failed += missing
+    if returncode != 0 and counts.failed == 0:
+        counts.failed = 1
+    return counts
+
+
+def judge_junit(path: Path, returncode: int) -> Counts:
+    """Counts of one pytest run; no readable report means that pytest itself broke."""
+    try:
+        suites = list(ElementTree.parse(path).getroot().iter("testsuite"))
+    except (OSError, ElementTree.ParseError):
+        return Counts(failed=1)
+    counts = Counts()
+    for suite in suites:
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped = int(suite.get("skipped", 0))
+        counts.failed += failed
+        counts.skipped += skipped
+        counts.passed += max(0, int(suite.get("tests", 0)) - failed - skipped)
+    nothing_collected = 5
+    if returncode not in (0, nothing_collected) and counts.failed == 0:
+        counts.failed = 1
+    return counts
+
+
+@dataclass
+class Program:
+    """A C test program as meson describes it."""
+
+    name: str
+    suite: str
+    command: list[str]
+    environment: dict[str, str]
+    directory: str | None
+    timeout_s: int
+
+
+def load_programs(build: Path) -> list[Program]:
+    text = subprocess.run(
+        ["meson", "introspect", "--tests", str(build)], check=True, capture_output=True, text=True
+    ).stdout
+    programs = []
+    for test in json.loads(text):
+        suites = [name.split(":")[-1] for name in test["suite"]]
+        programs.append(
+            Program(
+                name=test["name"],
+                suite=suites[0] if suites else "unit",
+                command=test["cmd"],
+                environment=test["env"],
+                directory=test["workdir"],
+                timeout_s=4 * test["timeout"],  # sanitizers, and a machine that does other things
+            )
+        )
+    return programs
+
+
+def python_suites(root: Path) -> dict[str, Path]:
+    folders = [path for path in sorted((root / "tests").iterdir()) if path.is_dir()]
+    folders.append(root / "tools")
+    return {path.name: path for path in folders if any(path.glob("test_*.py"))}
+
+
+def adopt_orphans() -> None:
+    """From here on descendants whose parent ends become children of this process."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def living_children() -> dict[int, str]:
+    """Children of this process that still run, with their command lines; reaps the others."""
+    children = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            pid = int(folder.name)
+            if parent == os.getpid() and os.waitpid(pid, os.WNOHANG)[0] == 0:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                children[pid] = b" ".join(words).decode(errors="replace").strip()
+        except OSError:
+            pass  # gone since
+    return children
+
+
+def end_orphans(patience_s: float) -> list[str]:
+    """Ends what is still running below this process; returns what did not end by itself."""
+    deadline = time.monotonic() + patience_s
+    while living_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = []
+    while children := living_children():  # ending a parent brings up its children
+        for pid, command in children.items():
+            left.append(f"left running: {command[:200]}")
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return left
+
+
+def signal_group(process: "subprocess.Popen[str]", number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def run_group(process: "subprocess.Popen[str]", timeout_s: int) -> tuple[str, bool]:
+    """Waits for a process that leads its own group; returns its output and whether it timed out."""
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+        return output or "", False
+    except subprocess.TimeoutExpired:
+        signal_group(process, signal.SIGINT)
+        try:
+            output, _ = process.communicate(timeout=GRACE_S)
+        except subprocess.TimeoutExpired:
+            signal_group(process, signal.SIGKILL)
+            output, _ = process.communicate()
+        return output or "", True
+    except KeyboardInterrupt:
+        signal_group(process, signal.SIGINT)
+        try:
+            process.wait(timeout=GRACE_S)
+        except subprocess.TimeoutExpired:
+            pass
+        signal_group(process, signal.SIGKILL)
+        process.wait()
+        end_orphans(0)
+        raise
+
+
+class Runner:
+    """Runs programs and suites, prints as it goes, keeps the sum."""
+
+    def __init__(self, root: Path, build: Path, scratch: Path, verbose: bool, match: str) -> None:
+        """`scratch` is for what tests write; its path is short, since sockets go there."""
+        self.root = root
+        self.scratch = scratch
+        self.verbose = verbose
+        self.match = match
+        self.sum = Counts()
+        self.results = build / "results"
+        shutil.rmtree(self.results, ignore_errors=True)
+        self.reports = self.results / "sanitizer"
+        self.reports.mkdir(parents=True)
+        self.environment = dict(os.environ)
+        device = build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
+        self.environment.update(
+            AEROSTAT_BALLOON=str(device),
+            CMOCKA_MESSAGE_OUTPUT="tap",
+            PYTHONNOUSERSITE="1",
+            ASAN_OPTIONS=self.options("detect_leaks=1:detect_stack_use_after_return=1"
+                                      ":strict_string_checks=1"),
+            UBSAN_OPTIONS=self.options("print_stacktrace=1:halt_on_error=1"),
+        )
+
+    def options(self, fixed: str) -> str:
+        # The quotes are for a checkout whose path holds a colon or a blank.
+        return f"{fixed}:log_path='{self.reports}/report'"
+
+    def take_reports(self) -> list[str]:
+        """Contents of the sanitizer reports that came since the last call."""
+        texts = []
+        for path in sorted(self.reports.glob("report*")):
+            texts.append(path.read_text(errors="replace"))
+            path.rename(self.results / f"{path.name}.seen")
+        return texts
+
+    def show(self, suite: str, name: str, counts: Counts, details: str) -> None:
+        print(f"{suite:<9} {name:<28} {counts}", flush=True)
+        if details and (counts.failed or self.verbose):
+            print("\n".join("    " + line for line in details.rstrip().splitlines()), flush=True)
+
+    def run_program(self, program: Program) -> None:
+        process = subprocess.Popen(
+            program.command, env={**self.environment, **program.environment},
+            cwd=program.directory or self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
+        output, timed_out = run_group(process, program.timeout_s)
+        counts = judge_program(output, process.returncode)
+        if process.returncode != 0:
+            output += f"\nended with {describe_status(process.returncode)}"
+        if timed_out:
+            output += f"\ntimed out after {program.timeout_s} s"
+            counts.failed = max(1, counts.failed)
+        reports = self.take_reports() + end_orphans(ORPHANS_S)
+        if reports and counts.failed == 0:
+            counts.failed = 1
+        (self.results / f"{program.suite}-{program.name}.log").write_text(output)
+        self.show(program.suite, program.name, counts, "\n".join([output, *reports]))
+        self.sum.add(counts)
+
+    def run_pytest(self, suite: str, folder: Path) -> None:
+        junit = self.results / f"{suite}.xml"
+        command = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "--tb=short",
+                   "-o", "junit_family=xunit1", "-r", "fEs", f"--rootdir={self.root}",
+                   f"--junitxml={junit}", f"--basetemp={self.scratch}/{suite}",
+                   "-v" if self.verbose else "-q"]
+        if self.match:
+            command += ["-k", self.match]
+        print(f"{suite}: pytest {folder.relative_to(self.root)}", flush=True)
+        process = subprocess.Popen(
+            [*command, str(folder)], env=self.environment, cwd=self.root,
+            stdin=subprocess.DEVNULL, text=True, start_new_session=True)
+        _, timed_out = run_group(process, PYTEST_TIMEOUT_S)
+        counts = judge_junit(junit, process.returncode)
+        reports = self.take_reports() + end_orphans(ORPHANS_S)
+        counts.failed += len(reports)
+        if timed_out:
+            reports.append(f"timed out after {PYTEST_TIMEOUT_S} s")
+            counts.failed = max(1, counts.failed)
+        self.show(suite, "(all)", counts, "\n".join(reports))
+        self.sum.add(counts)
+
+
+def describe_status(returncode: int) -> str:
+    if returncode < 0:
+        return f"signal {signal.Signals(-returncode).name}"
+    return f"exit status {returncode}"
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./run test", description="runs the tests of a build")
+    parser.add_argument("--build", type=Path, required=True, help="meson build directory")
+    parser.add_argument("-k", dest="match", default="", metavar="EXPR",
+                        help="only tests that match (pytest's -k; for C: part of the program name)")
+    parser.add_argument("-v", dest="verbose", action="store_true", help="show each test")
+    parser.add_argument("--list", action="store_true", help="name the suites and end")
+    parser.add_argument("suites", nargs="*", metavar="SUITE")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    options = parse_arguments(arguments)
+    root = Path(__file__).resolve().parent.parent
+    build = options.build.resolve()
+    programs = load_programs(build)
+    suites = python_suites(root)
+    known = sorted({program.suite for program in programs} | set(suites))
+    if options.list:
+        print("\n".join(known))
+        return 0
+    unknown = [name for name in options.suites if name not in known]
+    if unknown:
+        print(f"run test: no suite '{unknown[0]}'; there are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    wanted = options.suites or known
+
+    with tempfile.TemporaryDirectory(prefix="aerostat-test-", ignore_cleanup_errors=True) as name:
+        runner = Runner(root, build, Path(name), options.verbose, options.match)
+        for program in programs:
+            if program.suite in wanted and options.match in program.name:
+                runner.run_program(program)
+        for suite, folder in suites.items():
+            if suite in wanted:
+                runner.run_pytest(suite, folder)
+
+    status = 1 if runner.sum.failed else 0
+    if runner.sum.total() == 0:
+        print("run test: no test matched", file=sys.stderr)
+        status = 2 if options.match else 1
+    print(runner.sum, flush=True)
+    return status
+
+
+def interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does, children first."""
+    raise KeyboardInterrupt(number)
+
+
+if __name__ == "__main__":
+    adopt_orphans()
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt as stop:
+        sys.exit(128 + int(stop.args[0] if stop.args else signal.SIGINT))

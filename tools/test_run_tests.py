@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""run_tests.py must never count a crash, a hang or a report as success."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import run_tests
+from run_tests import Counts, Program, Runner, judge_junit, judge_program, parse_tap
+
+CMOCKA = """\
+1..4
+ok 1 - a
+not ok 2 - b
+# 0x1 != 0x2
+not ok 3 # SKIP c
+ok 4 - d
+# not ok - group
+1..1
+ok 1 - e
+# ok - second
+"""
+
+
+def test_tap_as_cmocka_writes_it() -> None:
+    assert parse_tap(CMOCKA) == (Counts(3, 1, 1), 0)
+
+
+def test_tap_group_set_up_that_failed() -> None:
+    text = "1..2\nnot ok 0 - second [  FAILED  ] GROUP SETUP\n# ok - second\n"
+    assert judge_program(text, 1) == Counts(failed=2)
+
+
+@pytest.mark.parametrize("text, status, expected", [
+    ("1..3\nok 1 - a\n", -11, Counts(1, 2, 0)),
+    ("1..3\nok 1 - a\n", 0, Counts(1, 2, 0)),
+    ("1..1\nok 1 - a\n", 0, Counts(1, 0, 0)),
+    ("1..1\nok 1 - a\n", 1, Counts(1, 1, 0)),  # a leak found at the end
+    ("", 0, Counts(1, 0, 0)),
+    ("", 1, Counts(0, 1, 0)),
+    ("", -6, Counts(0, 1, 0)),
+    ("", 77, Counts(0, 0, 1)),
+])
+def test_judging_a_program(text: str, status: int, expected: Counts) -> None:
+    assert judge_program(text, status) == expected
+
+
+@pytest.mark.parametrize("attributes, status, expected", [
+    ('tests="5" failures="1" errors="1" skipped="1"', 1, Counts(2, 2, 1)),
+    ('tests="5" failures="0" errors="0" skipped="0"', 0, Counts(5, 0, 0)),
+    ('tests="5" failures="0" errors="0" skipped="0"', 2, Counts(5, 1, 0)),  # interrupted
+    ('tests="0" failures="0" errors="0" skipped="0"', 5, Counts(0, 0, 0)),  # nothing matched
+])
+def test_judging_a_suite(tmp_path: Path, attributes: str, status: int, expected: Counts) -> None:
+    path = tmp_path / "junit.xml"
+    path.write_text(f"<testsuites><testsuite {attributes}/></testsuites>")
+    assert judge_junit(path, status) == expected
+
+
+def test_suite_without_a_readable_report(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    assert judge_junit(path, 0) == Counts(failed=1)
+    path.write_text("<testsuites><tests")
+    assert judge_junit(path, 0) == Counts(failed=1)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_tests, "GRACE_S", 1)
+    monkeypatch.setattr(run_tests, "ORPHANS_S", 0.5)
+
+
+def run_script(tmp_path: Path, script: str, timeout_s: int = 20) -> Runner:
+    runner = Runner(tmp_path, tmp_path, tmp_path, verbose=False, match="")
+    runner.run_program(Program("script", "unit", ["/bin/sh", "-c", script], {}, None, timeout_s))
+    return runner
+
+
+def test_program_in_tap(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runner = run_script(tmp_path, f"cat <<'END'\n{CMOCKA}END\nexit 1")
+    assert runner.sum == Counts(3, 1, 1)
+    output = capfd.readouterr().out
+    assert "not ok 2 - b" in output and "ended with exit status 1" in output
+
+
+def test_program_that_hangs_ends_with_its_children(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    runner = run_script(tmp_path, f"sleep 60 & echo $! >{pid_file}; wait", timeout_s=1)
+    assert runner.sum == Counts(failed=1)
+    assert gone(int(pid_file.read_text()))
+
+
+def test_report_of_a_child_that_nobody_waited_for(tmp_path: Path) -> None:
+    script = 'for o in $(echo "$ASAN_OPTIONS" | tr : " "); do case $o in log_path=*) ' \
+             'eval "path=${o#log_path=}";; esac; done; echo leaked >$path.123'
+    runner = run_script(tmp_path, script)
+    assert runner.sum.failed == 1
+    assert runner.take_reports() == []
+
+
+def gone(pid: int) -> bool:
+    """True when the process has ended, which may take the kernel a moment."""
+    for _ in range(50):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def drive(tmp_path: Path, script: str, after: str) -> "subprocess.Popen[str]":
+    """Another process that runs a shell script as a test program, as run_tests.py itself does."""
+    text = (
+        "import signal\n"
+        "from pathlib import Path\n"
+        "import run_tests\n"
+        "run_tests.adopt_orphans()\n"
+        "run_tests.ORPHANS_S = 0.5\n"
+        "signal.signal(signal.SIGTERM, run_tests.interrupt)\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "runner = run_tests.Runner(folder, folder, folder, False, '')\n"
+        f"command = ['/bin/sh', '-c', {script!r}]\n"
+        "program = run_tests.Program('script', 'unit', command, {}, None, 60)\n"
+        f"try:\n    runner.run_program(program)\n{after}\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent)}
+    return subprocess.Popen([sys.executable, "-c", text], env=environment, text=True,
+                            stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("start", ["", "setsid "])
+def test_interrupt_ends_the_children(tmp_path: Path, number: signal.Signals, start: str) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"{start}sh -c 'echo $$ >{pid_file}; sleep 60' & wait"
+    process = drive(tmp_path, script, "except KeyboardInterrupt:\n    raise SystemExit(3)")
+    try:
+        deadline = time.monotonic() + 20
+        while not (pid_file.exists() and pid_file.read_text().strip()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 3
+    finally:
+        process.kill()
+        process.communicate()
+    assert gone(int(pid_file.read_text()))
+
+
+def test_what_a_test_leaves_running_is_a_failure(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"setsid sh -c 'echo $$ >{pid_file}; exec sleep 60' >/dev/null 2>&1 & sleep 0.5"
+    process = drive(tmp_path, script, "finally:\n    print(runner.sum)")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "left running: sleep 60" in output
+    assert output.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
+    assert gone(int(pid_file.read_text()))
