@@ -93,16 +93,22 @@ void balloon_config_write(struct balloon *b, uint32_t offset, const uint8_t *buf
 	b->ops->event(b->opaque, BALLOON_EVENT_ACTUAL);
 }
 
-void balloon_set_target(struct balloon *b, uint64_t pages)
+void balloon_update_target(struct balloon *b)
 {
+	uint64_t pages = min_u64(b->st.wanted_pages, UINT32_MAX);
 	uint32_t old = b->st.num_pages;
 
 	if (b->mem)
 		pages = min_u64(pages, guest_mem_total(b->mem) >> PAGE_SHIFT);
-	pages = align_down(min_u64(pages, UINT32_MAX), BALLOON_TARGET_STEP);
-	b->st.num_pages = (uint32_t)pages;
+	b->st.num_pages = (uint32_t)align_down(pages, BALLOON_TARGET_STEP);
 	if (b->st.num_pages != old)
 		b->ops->config_changed(b->opaque);
+}
+
+void balloon_set_target(struct balloon *b, uint64_t pages)
+{
+	b->st.wanted_pages = pages;
+	balloon_update_target(b);
 }
 
 uint64_t balloon_actual_bytes(const struct balloon *b, uint64_t limit)

@@ -79,8 +79,9 @@ struct balloon_stats {
 
 /* All that must outlive this process: fixed size, no pointers. */
 struct balloon_state {
-	uint64_t offered;    /* feature bits, balloon's and transport's */
-	uint64_t negotiated; /* of those, what the driver accepted */
+	uint64_t offered;      /* feature bits, balloon's and transport's */
+	uint64_t negotiated;   /* of those, what the driver accepted */
+	uint64_t wanted_pages; /* the host's wish; num_pages is what of it the memory allows */
 	uint32_t num_pages;
 	uint32_t actual;
 
@@ -135,10 +136,13 @@ void balloon_config_read(const struct balloon *b, uint32_t offset, uint8_t *buf,
 void balloon_config_write(struct balloon *b, uint32_t offset, const uint8_t *buf, uint32_t len);
 
 /*
- * Sets what the host wants in the balloon, in 4 KiB pages; rounded down to BALLOON_TARGET_STEP and
- * capped at the guest's memory if that is known. Tells the driver if it changed.
+ * Sets what the host wants in the balloon, in 4 KiB pages. What the driver is told is that, rounded
+ * down to BALLOON_TARGET_STEP and capped at the guest's memory.
  */
 void balloon_set_target(struct balloon *b, uint64_t pages);
+
+/* Works that out anew, after a change of memory. */
+void balloon_update_target(struct balloon *b);
 
 /* What the driver says is in the balloon, in bytes; at most `limit`. */
 uint64_t balloon_actual_bytes(const struct balloon *b, uint64_t limit);

@@ -219,6 +219,9 @@ void balloon_pages_let_go(struct balloon *b, uint32_t queue)
 		return;
 	vq_unpop(b->vq[queue], b->chain[queue].slots);
 	b->in_hand[queue] = false;
+	/* A part of it had its effect: a driver that begins at 0 again has started afresh. */
+	if (b->st.resume[queue])
+		b->vq[queue]->st.served = true;
 }
 
 bool balloon_pages_run(struct balloon *b, uint32_t queue)
@@ -235,9 +238,10 @@ bool balloon_pages_run(struct balloon *b, uint32_t queue)
 
 			if (r < 0 || (r == 0 && !vq_enable_kicks(vq)))
 				return false;
+			work -= 16;
 			if (r == 0)
 				continue;
-			work -= 16 + chain->n_read;
+			work -= chain->n_read;
 		}
 		len = take_batch(b, queue);
 		if (b->batch.n)

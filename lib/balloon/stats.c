@@ -65,8 +65,10 @@ static void give_back(struct balloon *b)
 
 static void take_buffer(struct balloon *b, const struct vq_chain *chain, struct instant now)
 {
+	bool second = b->st.stats_held;
+
 	b->st.buffers[VIRTIO_BALLOON_VQ_STATS]++;
-	if (b->st.stats_held) {
+	if (second) {
 		/* Two are out: return the older one, so that there is again one. */
 		balloon_count_error(b, BALLOON_ERR_STATS_TWICE, 1);
 		give_back(b);
@@ -82,7 +84,9 @@ static void take_buffer(struct balloon *b, const struct vq_chain *chain, struct 
 	}
 	b->st.stats_awaited = false;
 	take_figures(b, chain, now);
-	b->ops->event(b->opaque, BALLOON_EVENT_STATS);
+	/* One that must not have come is no event: the guest does not set the monitor's pace. */
+	if (!second)
+		b->ops->event(b->opaque, BALLOON_EVENT_STATS);
 }
 
 bool balloon_stats_run(struct balloon *b, struct instant now)
@@ -97,6 +101,7 @@ bool balloon_stats_run(struct balloon *b, struct instant now)
 
 		if (r == 0 && !vq_enable_kicks(vq))
 			return false;
+		work--;
 		if (r == 0)
 			continue;
 		if (r > 0 && (chain->n_write || !chain->n_read)) {

@@ -2,6 +2,8 @@
 #include "vhost_user/requests.h"
 
 #include <errno.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define ANY_STATE  (1U << VU_STATE_NEW | 1U << VU_STATE_NEGOTIATED)
@@ -68,8 +70,19 @@ static int get_max_mem_slots(struct vu_session *s)
 	return reply_u64(s, GUEST_MEM_MAX_REGIONS);
 }
 
+bool vu_is_connection(int fd)
+{
+	struct sockaddr_un peer;
+	socklen_t len = sizeof(peer);
+
+	return getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+	       len > offsetof(struct sockaddr_un, sun_path);
+}
+
 static int set_backend_req_fd(struct vu_session *s)
 {
+	if (vu_is_connection(s->fds[0]))
+		return vu_fail(s, "back-end channel is the front end's own connection");
 	vu_session_backend_lost(s);
 	s->backend_fd = s->fds[0];
 	s->fds[0] = -1;

@@ -50,6 +50,13 @@ int vu_handle_call(struct vu_session *s);
 int vu_handle_err(struct vu_session *s);
 int vu_handle_enable(struct vu_session *s);
 
+/*
+ * Is this a connection to a socket with a name, as the front end's to us is? Holding the front
+ * end's own end here would keep the session alive when the front end dies. What front ends pass for
+ * their rings and channel are ends of a socketpair, which have none.
+ */
+bool vu_is_connection(int fd);
+
 /* The driver starts afresh: resets the device. */
 void vu_reset_device(struct vu_session *s);
 /* The same, and the rings that run are the old driver's: stops them, to be set up anew. */

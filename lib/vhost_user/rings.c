@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -277,15 +278,31 @@ int vu_handle_get_base(struct vu_session *s)
 	return 0;
 }
 
+/* Can the descriptor be waited for and written to, and is it none that ends the process or session?
+ */
+static bool is_vring_fd(int fd)
+{
+	struct epoll_event event;
+	struct stat st;
+
+	/* Eventfds have no file type. */
+	if (fstat(fd, &st) < 0 ||
+	    ((st.st_mode & S_IFMT) != 0 && !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
+		return false;
+	/* An epoll set can become unfit to be watched at any later time: libuv would abort() then.
+	 */
+	if (epoll_wait(fd, &event, 1, 0) >= 0 || errno != EINVAL)
+		return false;
+	return !vu_is_connection(fd);
+}
+
 /*
  * The descriptor of a KICK, CALL or ERR message for *slot, replacing an older one; -1 if the
- * message says that there is none. Only what can be waited for and written without blocking is
- * taken.
+ * message says that there is none.
  */
 static int take_vring_fd(struct vu_session *s, int *slot)
 {
 	bool none = s->payload.u64 & VU_VRING_NO_FD;
-	struct stat st;
 	int flags;
 
 	if (none != (s->n_fds == 0))
@@ -295,9 +312,7 @@ static int take_vring_fd(struct vu_session *s, int *slot)
 	*slot = -1;
 	if (none)
 		return 0;
-	/* Eventfds have no file type. */
-	if (fstat(s->fds[0], &st) < 0 ||
-	    ((st.st_mode & S_IFMT) != 0 && !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
+	if (!is_vring_fd(s->fds[0]))
 		return vu_fail(s, "vring descriptor is no eventfd, pipe or socket");
 	flags = fcntl(s->fds[0], F_GETFL);
 	if (flags < 0 || fcntl(s->fds[0], F_SETFL, flags | O_NONBLOCK) < 0)

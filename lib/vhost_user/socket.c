@@ -2,8 +2,10 @@
 #include "vhost_user/socket.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* Reads (a message takes two) in one turn, before rings and the monitor get theirs. */
@@ -76,6 +78,9 @@ int vu_socket_receive(struct vu_session *s, int fd)
 			(void)vu_socket_send(s, fd); /* the error that the protocol can carry */
 		if (r < 0)
 			return r;
+		/* Descriptors mean memory or rings, which take longest. */
+		if (n_fds)
+			i += READS_PER_TURN / 4;
 	}
 	return 1;
 }
@@ -128,6 +133,19 @@ int vu_socket_send_backend(struct vu_session *s)
 	return 0;
 }
 
+/*
+ * That a descriptor does not block cannot be relied on: O_NONBLOCK belongs to the open file, which
+ * the front end shares and may set back. So each call says that it must not block, or is asked for
+ * first whether it would; what is left is a front end that wins a race against two system calls of
+ * ours.
+ */
+static bool is_ready(int fd, short events)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+
+	return poll(&p, 1, 0) == 1 && p.revents & events;
+}
+
 void vu_socket_signal(int fd)
 {
 	const uint64_t one = 1;
@@ -135,8 +153,28 @@ void vu_socket_signal(int fd)
 
 	if (fd < 0)
 		return;
-	do
-		n = write(fd, &one, sizeof(one));
-	while (n < 0 && errno == EINTR);
+	n = transmit(fd, &one, sizeof(one));
 	/* A full eventfd, pipe or socket is a signal that has not been taken yet: no loss. */
+	if (n == -ENOTSOCK && is_ready(fd, POLLOUT))
+		n = write(fd, &one, sizeof(one));
+}
+
+int vu_socket_take_kick(int fd)
+{
+	char buf[64]; /* an eventfd gives 8 bytes; a pipe or socket may have gathered several */
+	struct iovec iov = {buf, sizeof(buf)};
+	ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	if (n < 0 && errno == ENOTSOCK) {
+		n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+		/* Older kernels cannot do that for every kind. */
+		if (n < 0 && (errno == EOPNOTSUPP || errno == EINVAL)) {
+			if (!is_ready(fd, POLLIN))
+				return 0;
+			n = read(fd, buf, sizeof(buf));
+		}
+	}
+	if (n > 0)
+		return 1;
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -EPIPE;
 }

@@ -24,4 +24,10 @@ int vu_socket_send_backend(struct vu_session *s);
 /* Signals a call or error descriptor: 8 bytes, as an eventfd wants and user-mode-linux expects. */
 void vu_socket_signal(int fd);
 
+/*
+ * Takes what a kick descriptor has. 1: there was a kick; 0: nothing; -EPIPE: it will never kick
+ * again, though it may be readable for ever.
+ */
+int vu_socket_take_kick(int fd);
+
 #endif

@@ -52,7 +52,7 @@ static bool memory_intact(struct frontend *f)
 	if (!memory_vanished)
 		return true;
 	memory_vanished = 0;
-	end_session(f, "guest memory was truncated");
+	end_session(f, "guest memory is gone: its file was truncated, or no huge page is left");
 	return false;
 }
 
@@ -127,12 +127,11 @@ void frontend_queue_broken(struct frontend *f, uint32_t queue)
 /* One kick descriptor: which ring it belongs to is where in f->kick it stands. */
 static void on_kick(struct frontend *f, uint32_t index)
 {
-	char buf[64]; /* an eventfd gives 8 bytes; a pipe or socket may have gathered several */
-	ssize_t n = read(f->session.ring[index].kick_fd, buf, sizeof(buf));
+	int r = vu_socket_take_kick(f->session.ring[index].kick_fd);
 
-	if (n > 0) {
+	if (r > 0) {
 		run_ring(f, index);
-	} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+	} else if (r < 0) {
 		/* Readable for ever, and never a kick: the loop would spin. */
 		log_limited("kick descriptor of queue %u is dead", index);
 		vu_session_stop_ring(&f->session, index);
@@ -261,8 +260,12 @@ static void on_backend_writable(void *opaque, int events);
 
 static void push_backend(struct frontend *f)
 {
-	int r = vu_socket_send_backend(&f->session);
+	int r;
 
+	/* A message may bring another channel: on_frontend() sees to it when all are handled. */
+	if (f->receiving)
+		return;
+	r = vu_socket_send_backend(&f->session);
 	if (r == 1 && !f->backend)
 		f->backend = watch_start(f->loop, f->session.backend_fd, UV_WRITABLE,
 					 on_backend_writable, f);
@@ -295,9 +298,11 @@ static void on_frontend(void *opaque, int events)
 	(void)events;
 	/* A message may bring another channel and close the one that is waited for. */
 	watch_end(&f->backend);
+	f->receiving = true;
 	r = vu_socket_send(&f->session, f->conn_fd);
 	if (r >= 0)
 		r = vu_socket_receive(&f->session, f->conn_fd);
+	f->receiving = false;
 	if (r < 0) {
 		const char *what = f->session.error;
 

@@ -38,6 +38,7 @@ struct frontend {
 	int conn_fd;            /* -1: none */
 	struct watch *conn;
 	struct watch *backend; /* while the back-end channel is full */
+	bool receiving;        /* messages are being handled */
 	struct watch *kick[VU_MAX_QUEUES];
 
 	uint32_t ready;    /* bit n: ring n wants to be run */

@@ -21,7 +21,7 @@ struct monitor_client {
 	char in[4096];
 };
 
-static void flush(struct monitor_client *c);
+static void flush_all(struct monitor *m);
 
 static void on_client_closed(uv_handle_t *handle)
 {
@@ -59,8 +59,10 @@ static void on_written(uv_write_t *write, int status)
 		drop_client(c);
 		return;
 	}
+	c->monitor->busy++;
 	qmp_conn_written(c->conn, len);
-	flush(c);
+	c->monitor->busy--;
+	flush_all(c->monitor);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -74,12 +76,16 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
 	struct monitor_client *c = stream->data;
+	struct monitor *m = c->monitor;
+	int r = 0;
 
-	if (n < 0 || (n > 0 && qmp_conn_feed(c->conn, buf->base, (size_t)n) < 0)) {
+	m->busy++;
+	if (n > 0)
+		r = qmp_conn_feed(c->conn, buf->base, (size_t)n);
+	m->busy--;
+	if (n < 0 || r < 0)
 		drop_client(c);
-		return;
-	}
-	flush(c);
+	flush_all(m);
 }
 
 /* Sends what waits and reads or does not read, as the connection wishes now. */
@@ -113,6 +119,16 @@ static void flush(struct monitor_client *c)
 	c->reading = wanted;
 }
 
+static void flush_all(struct monitor *m)
+{
+	if (m->busy)
+		return;
+	for (struct monitor_client *c = m->clients, *next; c; c = next) {
+		next = c->next;
+		flush(c);
+	}
+}
+
 static void on_refused_closed(uv_handle_t *handle)
 {
 	free(handle->data);
@@ -141,7 +157,7 @@ static void on_client(uv_stream_t *listener, int status)
 	c->next = m->clients;
 	m->clients = c;
 	m->n_clients++;
-	flush(c);
+	flush_all(m);
 }
 
 int monitor_start(struct monitor *m, uv_loop_t *loop, int fd, const struct qmp_schema *schema,
@@ -152,6 +168,7 @@ int monitor_start(struct monitor *m, uv_loop_t *loop, int fd, const struct qmp_s
 	int r;
 
 	m->loop = loop;
+	m->busy = 0;
 	m->n_clients = 0;
 	m->clients = NULL;
 	qmp_server_init(&m->qmp, schema, &version, opaque);
@@ -163,14 +180,6 @@ int monitor_start(struct monitor *m, uv_loop_t *loop, int fd, const struct qmp_s
 	return r < 0 ? r : uv_listen((uv_stream_t *)&m->listener, 16, on_client);
 }
 
-static void flush_all(struct monitor *m)
-{
-	for (struct monitor_client *c = m->clients, *next; c; c = next) {
-		next = c->next;
-		flush(c);
-	}
-}
-
 void monitor_stop(struct monitor *m)
 {
 	while (m->clients)
@@ -180,14 +189,18 @@ void monitor_stop(struct monitor *m)
 void monitor_event(struct monitor *m, size_t event, struct json_object *data, struct instant now)
 {
 	/* Out of memory for an event: clients go on without it. */
+	m->busy++;
 	(void)qmp_server_event(&m->qmp, event, data, now.wall_us / 1000000,
 			       (int32_t)(now.wall_us % 1000000));
+	m->busy--;
 	flush_all(m);
 }
 
 void monitor_complete(struct monitor *m, struct qmp_request *req, struct json_object *result,
 		      const struct qmp_error *err)
 {
+	m->busy++;
 	qmp_request_complete(req, result, err);
+	m->busy--;
 	flush_all(m);
 }

@@ -16,6 +16,7 @@ struct monitor {
 	uv_loop_t *loop;
 	struct qmp_server qmp;
 	uv_pipe_t listener;
+	int busy; /* depth of calls into the engine */
 	int n_clients;
 	struct monitor_client *clients; /* list */
 };

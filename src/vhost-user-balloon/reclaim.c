@@ -18,6 +18,7 @@ static bool same_file(int a, int b)
 
 static void lay_out_areas(struct reclaim *r, const struct vu_memory *memory)
 {
+	r->failed_before = reclaim_failures(r);
 	r->n = memory->mem.n;
 	for (uint32_t i = 0; i < r->n; i++) {
 		const struct guest_region *region = &memory->mem.region[i];
@@ -104,7 +105,7 @@ uint64_t reclaim_resident(const struct reclaim *r)
 
 uint64_t reclaim_failures(const struct reclaim *r)
 {
-	uint64_t failed = 0;
+	uint64_t failed = r->failed_before;
 
 	for (uint32_t i = 0; i < r->n; i++)
 		failed += r->area[i].failed;

@@ -16,6 +16,7 @@ struct reclaim {
 	uint32_t n;
 	struct discard_area area[GUEST_MEM_MAX_REGIONS]; /* same index as in the memory table */
 	bool counts[GUEST_MEM_MAX_REGIONS]; /* the first region of its file: stands for the file */
+	uint64_t failed_before;             /* failures in areas that are gone */
 	uint64_t *bitmap;                   /* the balloon's; NULL: none */
 	size_t bitmap_bytes;
 };

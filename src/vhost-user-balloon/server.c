@@ -162,7 +162,7 @@ static void on_guest_changed(void *opaque)
 	if (s->guest_size_pending)
 		server_set_guest_size(s, s->guest_size);
 	else
-		balloon_set_target(&s->balloon, s->balloon.st.num_pages); /* within its memory */
+		balloon_update_target(&s->balloon);
 }
 
 static void on_finished(void *opaque)

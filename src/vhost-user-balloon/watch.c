@@ -7,6 +7,7 @@ struct watch {
 	uv_poll_t poll;
 	watch_cb cb;
 	void *opaque;
+	int events;
 };
 
 static void on_event(uv_poll_t *poll, int status, int events)
@@ -35,6 +36,9 @@ struct watch *watch_start(uv_loop_t *loop, int fd, int events, watch_cb cb, void
 
 void watch_change(struct watch *w, int events)
 {
+	if (events == w->events)
+		return; /* libuv would take it out of the epoll set and put it in again */
+	w->events = events;
 	uv_poll_start(&w->poll, events, on_event);
 }
 
