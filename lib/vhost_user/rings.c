@@ -5,9 +5,11 @@
  * No message says "the guest was reset". It shows in SET_VRING_BASE: a front end that paused the
  * guest goes on where GET_VRING_BASE said, one whose driver started anew begins at 0. A ring that
  * runs and yet gets a new size or base belongs to a driver that went away without a word
- * (user-mode-linux, when the module is unloaded). In doubt the driver is taken to have started
- * afresh: then the device only forgets what the balloon holds, and no page can be discarded wrongly
- * for it.
+ * (user-mode-linux, when the module is unloaded). A ring may have been paused just where a fresh
+ * one begins: a packed one with 128 slots is there after every 256 buffers, which is 256 MiB. Then
+ * the ring's memory tells: while the guest was paused nobody has written to it, and a driver that
+ * starts afresh lays it out anew. In doubt the driver is taken to have started afresh: then the
+ * device only forgets what the balloon holds, and no page can be discarded wrongly for it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +33,7 @@ static void stop_ring(struct vu_session *s, uint32_t index)
 	if (!vq_started(&ring->vq))
 		return;
 	s->ring_ops->ring_stopping(s->opaque, index);
+	ring->fingerprint = vq_fingerprint(&ring->vq);
 	vq_stop(&ring->vq);
 	/* Not where it stands: it may have come round to where it began. */
 	if (ring->vq.st.served)
@@ -47,7 +50,7 @@ void vu_session_stop_ring(struct vu_session *s, uint32_t index)
 void vu_reset_device(struct vu_session *s)
 {
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
-		s->ring[i].used = s->ring[i].resumed = false;
+		s->ring[i].used = s->ring[i].resumed = s->ring[i].unclear = false;
 	s->device_ops->reset(s->opaque);
 }
 
@@ -77,6 +80,10 @@ static int update_ring(struct vu_session *s, uint32_t index)
 		return 0;
 	if (vq_start(&ring->vq, &s->memory.mem) < 0)
 		return vu_fail(s, "vring has a bad size, or lies outside of guest memory");
+	/* A driver that starts afresh lays the ring out anew; rings that run are of that start. */
+	if (ring->unclear && vq_fingerprint(&ring->vq) != ring->fingerprint)
+		vu_reset_device(s);
+	ring->unclear = false;
 	r = s->ring_ops->ring_started(s->opaque, index, ring->resumed);
 	if (r < 0) {
 		vq_stop(&ring->vq);
@@ -258,8 +265,10 @@ int vu_handle_set_base(struct vu_session *s)
 	ring->base_told = false;
 	if (vq_started(&ring->vq))
 		vu_restart_device(s);
-	else if (ring->used && (base == fresh || base != vq_base(&ring->vq)))
+	else if (ring->used && base != vq_base(&ring->vq))
 		vu_reset_device(s); /* rings that run by now belong to the new start already */
+	else
+		ring->unclear = ring->used && base == fresh;
 	vq_set_base(&ring->vq, base);
 	return 0;
 }

@@ -66,9 +66,11 @@ struct vu_ring {
 	bool kick_set; /* SET_VRING_KICK came; without a descriptor the ring is to be polled */
 	bool addr_set;
 	bool enabled;
-	bool used;      /* it moved since the driver last started afresh */
-	bool base_told; /* GET_VRING_BASE came, and SET_VRING_BASE not yet */
-	bool resumed;   /* when it starts, it goes on where it was stopped */
+	bool used;            /* it moved since the driver last started afresh */
+	bool base_told;       /* GET_VRING_BASE came, and SET_VRING_BASE not yet */
+	bool resumed;         /* when it starts, it goes on where it was stopped */
+	bool unclear;         /* ... or is a fresh one: what is in its memory tells */
+	uint64_t fingerprint; /* of its memory, when it was stopped */
 };
 
 struct vu_session {

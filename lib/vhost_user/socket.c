@@ -149,14 +149,12 @@ static bool is_ready(int fd, short events)
 void vu_socket_signal(int fd)
 {
 	const uint64_t one = 1;
-	ssize_t n;
 
-	if (fd < 0)
-		return;
-	n = transmit(fd, &one, sizeof(one));
 	/* A full eventfd, pipe or socket is a signal that has not been taken yet: no loss. */
-	if (n == -ENOTSOCK && is_ready(fd, POLLOUT))
-		n = write(fd, &one, sizeof(one));
+	if (fd < 0 || transmit(fd, &one, sizeof(one)) != -ENOTSOCK || !is_ready(fd, POLLOUT))
+		return;
+	if (write(fd, &one, sizeof(one)) < 0)
+		return; /* the other end is gone, which the driver will notice first */
 }
 
 int vu_socket_take_kick(int fd)

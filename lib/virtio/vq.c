@@ -89,6 +89,18 @@ static int resolve(const struct guest_mem *mem, uint64_t uaddr, uint64_t len, ui
 	return 0;
 }
 
+static uint64_t driver_bytes(const struct vq_state *st)
+{
+	return st->packed ? sizeof(struct vring_packed_event)
+			  : VRING_AVAIL_BYTES((uint64_t)st->size);
+}
+
+static uint64_t device_bytes(const struct vq_state *st)
+{
+	return st->packed ? sizeof(struct vring_packed_event)
+			  : VRING_USED_BYTES((uint64_t)st->size);
+}
+
 int vq_start(struct vq *vq, const struct guest_mem *mem)
 {
 	const struct vq_state *st = &vq->st;
@@ -101,14 +113,9 @@ int vq_start(struct vq *vq, const struct guest_mem *mem)
 	if (!r)
 		r = resolve(mem, st->desc_uaddr, size * VRING_DESC_SIZE, 16, &desc);
 	if (!r)
-		r = resolve(mem, st->driver_uaddr,
-			    st->packed ? sizeof(struct vring_packed_event)
-				       : VRING_AVAIL_BYTES(size),
-			    st->packed ? 4 : 2, &driver);
+		r = resolve(mem, st->driver_uaddr, driver_bytes(st), st->packed ? 4 : 2, &driver);
 	if (!r)
-		r = resolve(mem, st->device_uaddr,
-			    st->packed ? sizeof(struct vring_packed_event) : VRING_USED_BYTES(size),
-			    4, &device);
+		r = resolve(mem, st->device_uaddr, device_bytes(st), 4, &device);
 	if (r)
 		return r;
 	vq->mem = mem;
@@ -352,4 +359,21 @@ void vq_disable_kicks(struct vq *vq)
 			VRING_EVENT_F_DISABLE);
 	else if (!vq->st.event_idx)
 		store16(vq->device + VRING_USED_FLAGS, VRING_USED_F_NO_NOTIFY);
+}
+
+/* FNV-1a, eight bits at a time as its authors give it. */
+static uint64_t hash(uint64_t h, const uint8_t *p, uint64_t len)
+{
+	for (uint64_t i = 0; i < len; i++)
+		h = (h ^ p[i]) * 0x100000001b3ULL;
+	return h;
+}
+
+uint64_t vq_fingerprint(const struct vq *vq)
+{
+	uint64_t h = 0xcbf29ce484222325ULL;
+
+	h = hash(h, vq->desc, (uint64_t)vq->st.size * VRING_DESC_SIZE);
+	h = hash(h, vq->driver, driver_bytes(&vq->st));
+	return hash(h, vq->device, device_bytes(&vq->st));
 }

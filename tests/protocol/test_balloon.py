@@ -453,3 +453,22 @@ def test_actual_that_lies(device: Device, monitor: Client) -> None:
     assert monitor.device()["held"] == 16 * PAGE
     assert 0 <= monitor.cmd("query-balloon")["actual"] <= guest.mem.size()
     guest.check()
+
+
+def test_pause_where_a_fresh_ring_begins(device: Device, monitor: Client) -> None:
+    """A packed ring is back at slot 0 with its wrap counters after every second lap."""
+    guest = device.guest(packed=True, size=16)
+    pages = guest.some_pages(32)
+    for pfn in pages:
+        guest.inflate([pfn])
+    bases = guest.stop()
+    assert bases[INFLATE] == 0x80008000
+    guest.cont(bases)
+    guest.inflate(guest.some_pages(1))
+    assert monitor.device()["held"] == 33 * PAGE
+    for pfn in guest.some_pages(31):
+        guest.inflate([pfn])
+    guest.reset()
+    guest.inflate(guest.some_pages(1))
+    assert monitor.device()["held"] == PAGE
+    guest.check()

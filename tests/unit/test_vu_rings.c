@@ -190,13 +190,20 @@ static void driver_starts_afresh_ring_by_ring(void **state)
 	front_end(&f);
 }
 
-/* A ring that came all the way round stands where a fresh one does, and was used all the same. */
+/*
+ * A ring that came all the way round stands where a fresh one does. Whether it was paused there or
+ * its driver starts afresh is told by its memory, which only the latter lays out anew.
+ */
 static void all_the_way_round(void **state)
 {
 	static const struct {
 		uint64_t features;
 		uint32_t buffers;
-	} cases[] = {{F_PROTOCOL, 65536}, {F_PROTOCOL | F_PACKED, 16}};
+		bool afresh;
+	} cases[] = {{F_PROTOCOL, 65536, false},
+		     {F_PROTOCOL, 65536, true},
+		     {F_PROTOCOL | F_PACKED, 16, false},
+		     {F_PROTOCOL | F_PACKED, 16, true}};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -206,10 +213,15 @@ static void all_the_way_round(void **state)
 			front_enable(&f, q, false);
 			assert_int_equal(front_get_base(&f, q), fresh(cases[i].features));
 		}
-		/* Afresh or paused: it cannot be told, so what the balloon held is forgotten. */
-		for (uint32_t q = 0; q < 2; q++)
+		if (cases[i].afresh)
+			memset(f.map, 0, 2 * FRONT_RING);
+		for (uint32_t q = 0; q < 2; q++) {
 			front_ring_prepare(&f, q, fresh(cases[i].features));
-		assert_int_equal(f.resets, 1);
+			front_enable(&f, q, true);
+			assert_true(front_runs(&f, q));
+			assert_int_equal(f.resumed[q], !cases[i].afresh);
+		}
+		assert_int_equal(f.resets, cases[i].afresh);
 		front_end(&f);
 	}
 }
