@@ -7,21 +7,6 @@
 #include "base/checked.h"
 #include "base/le.h"
 
-static uint16_t load16(const uint8_t *p)
-{
-	return le16toh(__atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE));
-}
-
-static void store16(uint8_t *p, uint16_t v)
-{
-	__atomic_store_n((uint16_t *)(void *)p, htole16(v), __ATOMIC_RELEASE);
-}
-
-static void fence(void)
-{
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
-
 size_t driver_ring_driver_offset(uint16_t size)
 {
 	return (size_t)size * VRING_DESC_SIZE;
@@ -97,7 +82,7 @@ static uint16_t add_split(struct driver_ring *r, const struct driver_buf *bufs, 
 	r->n_ids = (uint16_t)(r->n_ids - n);
 	le16_put(r->driver + VRING_AVAIL_RING((size_t)r->avail & (r->size - 1U)), head);
 	r->avail++;
-	store16(r->driver + VRING_AVAIL_IDX, r->avail);
+	vring_store16(r->driver + VRING_AVAIL_IDX, r->avail);
 	r->added++;
 	return head;
 }
@@ -117,15 +102,15 @@ static uint16_t add_packed(struct driver_ring *r, const struct driver_buf *bufs,
 		if (i == 0)
 			first_flags = flags;
 		else
-			store16(entry + offsetof(struct vring_packed_desc, flags), flags);
+			vring_store16(entry + offsetof(struct vring_packed_desc, flags), flags);
 		if (++slot == r->size) {
 			slot = 0;
 			wrap = !wrap;
 		}
 	}
-	store16(r->desc + (size_t)r->avail * VRING_DESC_SIZE +
-			offsetof(struct vring_packed_desc, flags),
-		first_flags);
+	vring_store16(r->desc + (size_t)r->avail * VRING_DESC_SIZE +
+			      offsetof(struct vring_packed_desc, flags),
+		      first_flags);
 	r->avail = slot;
 	r->avail_wrap = wrap;
 	r->added = (uint16_t)(r->added + n);
@@ -178,17 +163,18 @@ bool driver_ring_should_kick(struct driver_ring *r)
 	if (!added)
 		return false;
 	r->added = 0;
-	fence();
+	vring_fence();
 	if (!r->packed) {
 		if (!r->event_idx)
-			return !(load16(r->device + VRING_USED_FLAGS) & VRING_USED_F_NO_NOTIFY);
-		event = load16(r->device + VRING_USED_RING((size_t)r->size));
+			return !(vring_load16(r->device + VRING_USED_FLAGS) &
+				 VRING_USED_F_NO_NOTIFY);
+		event = vring_load16(r->device + VRING_USED_RING((size_t)r->size));
 		return vring_need_event(event, r->avail, (uint16_t)(r->avail - added));
 	}
-	flags = load16(r->device + offsetof(struct vring_packed_event, flags)) & 3;
+	flags = vring_load16(r->device + offsetof(struct vring_packed_event, flags)) & 3;
 	if (flags != VRING_EVENT_F_DESC || !r->event_idx)
 		return flags != VRING_EVENT_F_DISABLE;
-	event = load16(r->device + offsetof(struct vring_packed_event, off_wrap));
+	event = vring_load16(r->device + offsetof(struct vring_packed_event, off_wrap));
 	if ((event >> VRING_WRAP_BIT & 1) != r->avail_wrap)
 		event = (uint16_t)((event & 0x7fff) - r->size);
 	else
@@ -217,7 +203,7 @@ bool driver_ring_used(struct driver_ring *r, uint16_t *id, uint32_t *written)
 	const uint8_t *entry;
 
 	if (!r->packed) {
-		if (load16(r->device + VRING_USED_IDX) == r->used)
+		if (vring_load16(r->device + VRING_USED_IDX) == r->used)
 			return false;
 		entry = r->device + VRING_USED_RING((size_t)r->used & (r->size - 1U));
 		*id = (uint16_t)le32_get(entry);
@@ -227,7 +213,7 @@ bool driver_ring_used(struct driver_ring *r, uint16_t *id, uint32_t *written)
 		uint16_t both = VRING_DESC_F_AVAIL | VRING_DESC_F_USED, flags;
 
 		entry = r->desc + (size_t)r->used * VRING_DESC_SIZE;
-		flags = load16(entry + offsetof(struct vring_packed_desc, flags)) & both;
+		flags = vring_load16(entry + offsetof(struct vring_packed_desc, flags)) & both;
 		if (flags != (r->used_wrap ? both : 0))
 			return false;
 		*id = le16_get(entry + offsetof(struct vring_packed_desc, id));
@@ -245,12 +231,12 @@ bool driver_ring_used(struct driver_ring *r, uint16_t *id, uint32_t *written)
 void driver_ring_enable_notify(struct driver_ring *r)
 {
 	if (!r->packed && r->event_idx) {
-		store16(r->driver + VRING_AVAIL_RING((size_t)r->size), r->used);
+		vring_store16(r->driver + VRING_AVAIL_RING((size_t)r->size), r->used);
 	} else if (r->packed) {
-		store16(r->driver + offsetof(struct vring_packed_event, off_wrap),
-			(uint16_t)(r->used | r->used_wrap << VRING_WRAP_BIT));
-		store16(r->driver + offsetof(struct vring_packed_event, flags),
-			r->event_idx ? VRING_EVENT_F_DESC : VRING_EVENT_F_ENABLE);
+		vring_store16(r->driver + offsetof(struct vring_packed_event, off_wrap),
+			      (uint16_t)(r->used | r->used_wrap << VRING_WRAP_BIT));
+		vring_store16(r->driver + offsetof(struct vring_packed_event, flags),
+			      r->event_idx ? VRING_EVENT_F_DESC : VRING_EVENT_F_ENABLE);
 	}
-	fence();
+	vring_fence();
 }

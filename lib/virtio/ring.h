@@ -7,6 +7,7 @@
 #define VIRTIO_RING_H
 
 #include <assert.h>
+#include <endian.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -78,6 +79,26 @@ static_assert(sizeof(struct vring_packed_event) == 4, "virtio: event suppression
 static inline int vring_need_event(uint16_t event, uint16_t new_idx, uint16_t old_idx)
 {
 	return (uint16_t)(new_idx - event - 1) < (uint16_t)(new_idx - old_idx);
+}
+
+/*
+ * The other side of a ring runs at the same time. A load of what it publishes comes before anything
+ * that this makes visible is read, a store that publishes comes after all that it makes visible.
+ */
+static inline uint16_t vring_load16(const uint8_t *p)
+{
+	return le16toh(__atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE));
+}
+
+static inline void vring_store16(uint8_t *p, uint16_t v)
+{
+	__atomic_store_n((uint16_t *)(void *)p, htole16(v), __ATOMIC_RELEASE);
+}
+
+/* Between a store for the other side and looking at what it has stored meanwhile. */
+static inline void vring_fence(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 #endif

@@ -16,21 +16,6 @@
 #include "base/checked.h"
 #include "base/le.h"
 
-static uint16_t load16(const uint8_t *p)
-{
-	return le16toh(__atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE));
-}
-
-static void store16(uint8_t *p, uint16_t v)
-{
-	__atomic_store_n((uint16_t *)(void *)p, htole16(v), __ATOMIC_RELEASE);
-}
-
-static void fence(void)
-{
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
-
 void vq_set_features(struct vq *vq, uint64_t features)
 {
 	vq->st.packed = features >> VIRTIO_F_RING_PACKED & 1;
@@ -184,7 +169,7 @@ void vq_break(struct vq *vq, enum vq_error error)
 /* How many chains the driver has made available that were not popped yet. */
 static uint16_t split_pending(const struct vq *vq)
 {
-	return (uint16_t)(load16(vq->driver + VRING_AVAIL_IDX) - vq->st.avail);
+	return (uint16_t)(vring_load16(vq->driver + VRING_AVAIL_IDX) - vq->st.avail);
 }
 
 static enum vq_error split_pop(struct vq *vq, struct vq_chain *chain)
@@ -195,7 +180,7 @@ static enum vq_error split_pop(struct vq *vq, struct vq_chain *chain)
 
 	if ((uint32_t)split_pending(vq) + st->in_use > st->size)
 		return VQ_ERR_INDEX;
-	head = load16(vq->driver + VRING_AVAIL_RING(st->avail & (st->size - 1)));
+	head = vring_load16(vq->driver + VRING_AVAIL_RING(st->avail & (st->size - 1)));
 	return chain_walk(chain, vq->mem, &table, head, st->indirect);
 }
 
@@ -212,7 +197,7 @@ static uint8_t *packed_flags(const struct vq *vq, uint16_t slot)
 
 static bool packed_pending(const struct vq *vq)
 {
-	uint16_t flags = load16(packed_flags(vq, vq->st.avail));
+	uint16_t flags = vring_load16(packed_flags(vq, vq->st.avail));
 
 	/* A full ring must not be read again as if the driver had refilled it. */
 	if (vq->st.in_use >= vq->st.size)
@@ -272,14 +257,14 @@ void vq_push(struct vq *vq, uint16_t id, uint16_t slots, uint32_t written)
 		le16_put(entry + offsetof(struct vring_packed_desc, id), id);
 		if (written)
 			flags |= VRING_DESC_F_WRITE;
-		store16(entry + offsetof(struct vring_packed_desc, flags), flags);
+		vring_store16(entry + offsetof(struct vring_packed_desc, flags), flags);
 		packed_forward(vq, &st->used, &st->used_wrap, slots);
 	} else {
 		entry = vq->device + VRING_USED_RING((size_t)st->used & (st->size - 1));
 		le32_put(entry, id);
 		le32_put(entry + 4, written);
 		st->used++;
-		store16(vq->device + VRING_USED_IDX, st->used);
+		vring_store16(vq->device + VRING_USED_IDX, st->used);
 	}
 	st->in_use = (uint16_t)(st->in_use - slots);
 	st->unsignalled = (uint16_t)(st->unsignalled + slots);
@@ -291,18 +276,19 @@ static bool split_should_notify(const struct vq *vq)
 	const struct vq_state *st = &vq->st;
 
 	if (!st->event_idx)
-		return !(load16(vq->driver + VRING_AVAIL_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
+		return !(vring_load16(vq->driver + VRING_AVAIL_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
 	if (!st->signalled_before)
 		return true;
-	return vring_need_event(load16(vq->driver + VRING_AVAIL_RING(st->size)), st->used,
+	return vring_need_event(vring_load16(vq->driver + VRING_AVAIL_RING(st->size)), st->used,
 				(uint16_t)(st->used - st->unsignalled));
 }
 
 static bool packed_should_notify(const struct vq *vq)
 {
 	const struct vq_state *st = &vq->st;
-	uint16_t flags = load16(vq->driver + offsetof(struct vring_packed_event, flags)) & 3;
-	uint16_t off_wrap = load16(vq->driver + offsetof(struct vring_packed_event, off_wrap));
+	uint16_t flags = vring_load16(vq->driver + offsetof(struct vring_packed_event, flags)) & 3;
+	uint16_t off_wrap =
+		vring_load16(vq->driver + offsetof(struct vring_packed_event, off_wrap));
 	uint16_t event = off_wrap & 0x7fff;
 
 	if (flags == VRING_EVENT_F_DISABLE)
@@ -322,7 +308,7 @@ bool vq_should_notify(struct vq *vq)
 
 	if (!st->unsignalled)
 		return false;
-	fence();
+	vring_fence();
 	notify = st->packed ? packed_should_notify(vq) : split_should_notify(vq);
 	st->unsignalled = 0;
 	st->signalled_before = true;
@@ -336,29 +322,29 @@ bool vq_enable_kicks(struct vq *vq)
 	if (st->error)
 		return false;
 	if (!st->packed && st->event_idx) {
-		store16(vq->device + VRING_USED_RING(st->size), st->avail);
+		vring_store16(vq->device + VRING_USED_RING(st->size), st->avail);
 	} else if (!st->packed) {
-		store16(vq->device + VRING_USED_FLAGS, 0);
+		vring_store16(vq->device + VRING_USED_FLAGS, 0);
 	} else if (st->event_idx) {
-		store16(vq->device + offsetof(struct vring_packed_event, off_wrap),
-			(uint16_t)(st->avail | st->avail_wrap << VRING_WRAP_BIT));
-		store16(vq->device + offsetof(struct vring_packed_event, flags),
-			VRING_EVENT_F_DESC);
+		vring_store16(vq->device + offsetof(struct vring_packed_event, off_wrap),
+			      (uint16_t)(st->avail | st->avail_wrap << VRING_WRAP_BIT));
+		vring_store16(vq->device + offsetof(struct vring_packed_event, flags),
+			      VRING_EVENT_F_DESC);
 	} else {
-		store16(vq->device + offsetof(struct vring_packed_event, flags),
-			VRING_EVENT_F_ENABLE);
+		vring_store16(vq->device + offsetof(struct vring_packed_event, flags),
+			      VRING_EVENT_F_ENABLE);
 	}
-	fence();
+	vring_fence();
 	return pending(vq);
 }
 
 void vq_disable_kicks(struct vq *vq)
 {
 	if (vq->st.packed)
-		store16(vq->device + offsetof(struct vring_packed_event, flags),
-			VRING_EVENT_F_DISABLE);
+		vring_store16(vq->device + offsetof(struct vring_packed_event, flags),
+			      VRING_EVENT_F_DISABLE);
 	else if (!vq->st.event_idx)
-		store16(vq->device + VRING_USED_FLAGS, VRING_USED_F_NO_NOTIFY);
+		vring_store16(vq->device + VRING_USED_FLAGS, VRING_USED_F_NO_NOTIFY);
 }
 
 /* FNV-1a, eight bits at a time as its authors give it. */

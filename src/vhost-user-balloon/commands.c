@@ -381,7 +381,7 @@ static enum qmp_outcome human_balloon(struct qmp_request *req, size_t argc, char
 static const struct qmp_human_command human_info[] = {
 	{.name = "balloon",
 	 .args = "",
-	 .help = "memory the guest has (MiB) and its statistics, asked for now (at most 5 s)",
+	 .help = "memory the guest has (MiB) and its statistics, asked for at once (at most 5 s)",
 	 .handler = human_info_balloon},
 };
 
