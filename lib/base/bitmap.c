@@ -47,18 +47,6 @@ uint64_t bitmap_clear_long(uint64_t *map, uint64_t first, uint64_t n)
 	return changed;
 }
 
-uint64_t bitmap_count_range(const uint64_t *map, uint64_t first, uint64_t n)
-{
-	uint64_t count = 0;
-
-	while (n) {
-		uint64_t word = map[first / BITMAP_WORD_BITS];
-
-		count += popcount(word & take_mask(&first, &n));
-	}
-	return count;
-}
-
 uint64_t bitmap_find(const uint64_t *map, uint64_t from, uint64_t end, bool value)
 {
 	uint64_t flip = value ? 0 : ~0ULL;

@@ -17,11 +17,6 @@ static inline uint64_t bitmap_words(uint64_t nbits)
 	return nbits / BITMAP_WORD_BITS + (nbits % BITMAP_WORD_BITS != 0);
 }
 
-static inline bool bitmap_test(const uint64_t *map, uint64_t bit)
-{
-	return map[bit / BITMAP_WORD_BITS] >> (bit % BITMAP_WORD_BITS) & 1;
-}
-
 /* bitmap_set_range() and bitmap_clear_range() over any number of words. */
 uint64_t bitmap_set_long(uint64_t *map, uint64_t first, uint64_t n);
 uint64_t bitmap_clear_long(uint64_t *map, uint64_t first, uint64_t n);
@@ -62,9 +57,6 @@ static inline uint64_t bitmap_clear_range(uint64_t *map, uint64_t first, uint64_
 	*word &= ~mask;
 	return n;
 }
-
-/* How many of [first, first + n) are set. */
-uint64_t bitmap_count_range(const uint64_t *map, uint64_t first, uint64_t n);
 
 /* The first bit of [from, end) that has the given value; end if there is none. */
 uint64_t bitmap_find(const uint64_t *map, uint64_t from, uint64_t end, bool value);

@@ -338,15 +338,6 @@ bool vq_enable_kicks(struct vq *vq)
 	return pending(vq);
 }
 
-void vq_disable_kicks(struct vq *vq)
-{
-	if (vq->st.packed)
-		vring_store16(vq->device + offsetof(struct vring_packed_event, flags),
-			      VRING_EVENT_F_DISABLE);
-	else if (!vq->st.event_idx)
-		vring_store16(vq->device + VRING_USED_FLAGS, VRING_USED_F_NO_NOTIFY);
-}
-
 /* FNV-1a, eight bits at a time as its authors give it. */
 static uint64_t hash(uint64_t h, const uint8_t *p, uint64_t len)
 {

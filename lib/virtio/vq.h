@@ -106,9 +106,6 @@ bool vq_should_notify(struct vq *vq);
  */
 bool vq_enable_kicks(struct vq *vq);
 
-/* Tells the driver that kicks are not needed; a hint. */
-void vq_disable_kicks(struct vq *vq);
-
 /*
  * A number that stands for all that is in the ring's memory now; only while started. The same
  * twice, with the ring stopped in between, tells that nobody has touched it meanwhile.

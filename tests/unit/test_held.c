@@ -146,7 +146,7 @@ static void changes_of_the_table(void **state)
 {
 	struct guest_mem before = {0}, after = {0};
 	struct held old, held, none = {0};
-	uint64_t *old_map, *map, n, page;
+	uint64_t *old_map, *map, n, page, bits = 0;
 
 	(void)state;
 	add(&before, 0x100 * PAGE, 0x100 * PAGE);
@@ -174,7 +174,9 @@ static void changes_of_the_table(void **state)
 			assert_int_equal(held_all(&held, (uint32_t)index, page, 1), was);
 	}
 	assert_int_equal(held.count, 0x33 + 0xc0 + 7);
-	assert_int_equal(held.count, bitmap_count_range(map, 0, held_words(&after) * 64));
+	for (uint64_t i = 0; i < held_words(&after); i++)
+		bits += (uint64_t)__builtin_popcountll(map[i]);
+	assert_int_equal(held.count, bits);
 
 	/* To nothing, and back: forgotten. */
 	after.n = 0;
