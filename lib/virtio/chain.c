@@ -24,6 +24,7 @@ static const char *const vq_error_names[] = {
 	[VQ_ERR_DIRECTION] = "buffer-direction",
 	[VQ_ERR_INDIRECT] = "indirect-table",
 	[VQ_ERR_SEGMENTS] = "too-many-segments",
+	[VQ_ERR_CRASH] = "crashed-the-device",
 };
 static_assert(sizeof(vq_error_names) / sizeof(vq_error_names[0]) == VQ_ERR_COUNT,
 	      "a name for every error");

@@ -26,6 +26,7 @@ enum vq_error {
 	VQ_ERR_DIRECTION, /* readable behind writable, or the wrong kind for this queue */
 	VQ_ERR_INDIRECT,  /* not negotiated, nested, bad length, or with NEXT */
 	VQ_ERR_SEGMENTS,  /* spread over more pieces than are kept */
+	VQ_ERR_CRASH,     /* the device has died of it, again and again */
 	VQ_ERR_COUNT,
 };
 

@@ -80,15 +80,30 @@ uint8_t *guest_mem_gpa(const struct guest_mem *mem, uint64_t gpa, uint64_t *len)
 	return mem->host[index] + offset;
 }
 
-uint8_t *guest_mem_uaddr(const struct guest_mem *mem, uint64_t uaddr, uint64_t len)
+/* Index of the region that holds [uaddr, uaddr + len), or -1. */
+static int find_uaddr(const struct guest_mem *mem, uint64_t uaddr, uint64_t len)
 {
 	for (uint32_t i = 0; i < mem->n; i++) {
 		const struct guest_region *r = &mem->region[i];
 
 		if (uaddr >= r->uaddr && range_within(uaddr - r->uaddr, len, r->size))
-			return mem->host[i] + (uaddr - r->uaddr);
+			return (int)i;
 	}
-	return NULL;
+	return -1;
+}
+
+uint8_t *guest_mem_uaddr(const struct guest_mem *mem, uint64_t uaddr, uint64_t len)
+{
+	int i = find_uaddr(mem, uaddr, len);
+
+	return i < 0 ? NULL : mem->host[i] + (uaddr - mem->region[i].uaddr);
+}
+
+uint64_t guest_mem_uaddr_gpa(const struct guest_mem *mem, uint64_t uaddr)
+{
+	int i = find_uaddr(mem, uaddr, 1);
+
+	return i < 0 ? UINT64_MAX : mem->region[i].gpa + (uaddr - mem->region[i].uaddr);
 }
 
 uint64_t guest_mem_total(const struct guest_mem *mem)

@@ -47,6 +47,9 @@ uint8_t *guest_mem_gpa(const struct guest_mem *mem, uint64_t gpa, uint64_t *len)
 /* Host address of [uaddr, uaddr + len), which must lie in one region; else NULL. */
 uint8_t *guest_mem_uaddr(const struct guest_mem *mem, uint64_t uaddr, uint64_t len);
 
+/* GPA of uaddr; UINT64_MAX if it is in no region. */
+uint64_t guest_mem_uaddr_gpa(const struct guest_mem *mem, uint64_t uaddr);
+
 /* Bytes of all regions together. */
 uint64_t guest_mem_total(const struct guest_mem *mem);
 

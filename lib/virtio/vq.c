@@ -50,6 +50,7 @@ void vq_set_base(struct vq *vq, uint32_t base)
 	vq->st.unsignalled = 0;
 	vq->st.signalled_before = false;
 	vq->st.served = false;
+	vq->st.pushing = 0;
 }
 
 uint32_t vq_base(const struct vq *vq)
@@ -86,15 +87,24 @@ static uint64_t device_bytes(const struct vq_state *st)
 			  : VRING_USED_BYTES((uint64_t)st->size);
 }
 
-int vq_start(struct vq *vq, const struct guest_mem *mem)
+/* Is it a state that a ring of that size can be in? */
+static bool is_possible(const struct vq_state *st)
+{
+	if (vq_check_size(st->packed, st->size) < 0)
+		return false;
+	if (st->packed && (st->avail >= st->size || st->used >= st->size))
+		return false;
+	return st->in_use <= st->size && st->pushing <= st->size;
+}
+
+/* Resolves the ring's addresses; nothing is changed if that fails. */
+static int attach(struct vq *vq, const struct guest_mem *mem)
 {
 	const struct vq_state *st = &vq->st;
 	uint64_t size = st->size;
 	uint8_t *desc, *driver, *device;
-	int r = vq_check_size(st->packed, st->size);
+	int r = is_possible(st) ? 0 : -EINVAL;
 
-	if (!r && st->packed && (st->avail >= st->size || st->used >= st->size))
-		r = -EINVAL;
 	if (!r)
 		r = resolve(mem, st->desc_uaddr, size * VRING_DESC_SIZE, 16, &desc);
 	if (!r)
@@ -107,8 +117,18 @@ int vq_start(struct vq *vq, const struct guest_mem *mem)
 	vq->desc = desc;
 	vq->driver = driver;
 	vq->device = device;
-	vq->st.error = VQ_OK;
+	vq->desc_gpa = guest_mem_uaddr_gpa(mem, st->desc_uaddr);
+	vq->device_gpa = guest_mem_uaddr_gpa(mem, st->device_uaddr);
 	return 0;
+}
+
+int vq_start(struct vq *vq, const struct guest_mem *mem)
+{
+	int r = attach(vq, mem);
+
+	if (!r)
+		vq->st.error = VQ_OK;
+	return r;
 }
 
 /* Moves a packed position by n slots, n at most the ring's size. */
@@ -142,6 +162,7 @@ void vq_unpop(struct vq *vq, uint16_t slots)
 
 void vq_stop(struct vq *vq)
 {
+	vq->st.pushing = 0;
 	if (vq->st.in_use)
 		vq_unpop(vq, vq->st.in_use);
 	vq->desc = vq->driver = vq->device = NULL;
@@ -150,13 +171,10 @@ void vq_stop(struct vq *vq)
 
 int vq_remap(struct vq *vq)
 {
-	enum vq_error error = vq->st.error;
-	int r = vq_start(vq, vq->mem);
+	int r = attach(vq, vq->mem);
 
 	if (r)
 		vq_stop(vq);
-	else
-		vq->st.error = error;
 	return r;
 }
 
@@ -244,31 +262,146 @@ int vq_pop(struct vq *vq, struct vq_chain *chain)
 	return 1;
 }
 
-void vq_push(struct vq *vq, uint16_t id, uint16_t slots, uint32_t written)
+/* Marks what was written to the used ring, if that is wanted. */
+static void split_log(const struct vq *vq, uint64_t offset, uint64_t len)
+{
+	if (vq->st.log_used)
+		dirty_log_mark(vq->log, vq->st.log_gpa + offset, len);
+}
+
+/* The entry of the push that was prepared; its number modulo the ring's size. */
+static size_t split_push_entry(const struct vq_state *st)
+{
+	return VRING_USED_RING((size_t)(uint16_t)(st->used - 1) & (st->size - 1));
+}
+
+static void split_publish(struct vq *vq)
+{
+	const struct vq_state *st = &vq->st;
+	uint8_t *entry = vq->device + split_push_entry(st);
+
+	le32_put(entry, st->push_id);
+	le32_put(entry + 4, st->push_written);
+	vring_store16(vq->device + VRING_USED_IDX, st->used);
+}
+
+static bool split_published(const struct vq *vq)
+{
+	return vring_load16(vq->device + VRING_USED_IDX) == vq->st.used;
+}
+
+static void split_log_push(const struct vq *vq)
+{
+	split_log(vq, split_push_entry(&vq->st), 8);
+	split_log(vq, VRING_USED_IDX, 2);
+}
+
+/* The slot of the push that was prepared, and the wrap counter of the slot's lap. */
+static uint16_t packed_push_slot(const struct vq_state *st, bool *wrap)
+{
+	bool wrapped = st->used < st->pushing;
+
+	*wrap = st->used_wrap != wrapped;
+	return (uint16_t)(st->used + (wrapped ? st->size : 0) - st->pushing);
+}
+
+static void packed_publish(struct vq *vq)
+{
+	const struct vq_state *st = &vq->st;
+	bool wrap;
+	uint16_t slot = packed_push_slot(st, &wrap);
+	uint16_t flags = wrap ? VRING_DESC_F_AVAIL | VRING_DESC_F_USED : 0;
+	uint8_t *entry = vq->desc + (size_t)slot * VRING_DESC_SIZE;
+
+	le32_put(entry + offsetof(struct vring_packed_desc, len), st->push_written);
+	le16_put(entry + offsetof(struct vring_packed_desc, id), st->push_id);
+	if (st->push_written)
+		flags |= VRING_DESC_F_WRITE;
+	vring_store16(entry + offsetof(struct vring_packed_desc, flags), flags);
+}
+
+/*
+ * A slot that is available in a lap has there the opposite of the wrap counter as its USED flag;
+ * from its return on it has the wrap counter itself, also when the driver has made it available
+ * again in the next lap. What ends that is the next return at that slot, a lap later.
+ */
+static bool packed_published(const struct vq *vq)
+{
+	bool wrap;
+	uint16_t slot = packed_push_slot(&vq->st, &wrap);
+
+	return !(vring_load16(packed_flags(vq, slot)) & VRING_DESC_F_USED) == !wrap;
+}
+
+static void packed_log_push(const struct vq *vq)
+{
+	bool wrap;
+	uint16_t slot = packed_push_slot(&vq->st, &wrap);
+
+	dirty_log_mark(vq->log, vq->desc_gpa + (uint64_t)slot * VRING_DESC_SIZE, VRING_DESC_SIZE);
+}
+
+void vq_push_prepare(struct vq *vq, uint16_t id, uint16_t slots, uint32_t written)
 {
 	struct vq_state *st = &vq->st;
-	uint8_t *entry;
 
-	if (st->packed) {
-		uint16_t flags = st->used_wrap ? VRING_DESC_F_AVAIL | VRING_DESC_F_USED : 0;
-
-		entry = vq->desc + (size_t)st->used * VRING_DESC_SIZE;
-		le32_put(entry + offsetof(struct vring_packed_desc, len), written);
-		le16_put(entry + offsetof(struct vring_packed_desc, id), id);
-		if (written)
-			flags |= VRING_DESC_F_WRITE;
-		vring_store16(entry + offsetof(struct vring_packed_desc, flags), flags);
+	st->push_id = id;
+	st->push_written = written;
+	st->pushing = slots;
+	if (st->packed)
 		packed_forward(vq, &st->used, &st->used_wrap, slots);
-	} else {
-		entry = vq->device + VRING_USED_RING((size_t)st->used & (st->size - 1));
-		le32_put(entry, id);
-		le32_put(entry + 4, written);
+	else
 		st->used++;
-		vring_store16(vq->device + VRING_USED_IDX, st->used);
-	}
 	st->in_use = (uint16_t)(st->in_use - slots);
 	st->unsignalled = (uint16_t)(st->unsignalled + slots);
 	st->served = true;
+}
+
+/* What is behind a prepared push, published or not: the front end has to hear of it. */
+static void end_push(struct vq *vq)
+{
+	if (vq->st.packed)
+		packed_log_push(vq);
+	else
+		split_log_push(vq);
+	vq->st.pushing = 0;
+}
+
+void vq_push_publish(struct vq *vq)
+{
+	if (!vq->st.pushing)
+		return;
+	if (vq->st.packed)
+		packed_publish(vq);
+	else
+		split_publish(vq);
+	end_push(vq);
+}
+
+void vq_push(struct vq *vq, uint16_t id, uint16_t slots, uint32_t written)
+{
+	vq_push_prepare(vq, id, slots, written);
+	vq_push_publish(vq);
+}
+
+int vq_recover(struct vq *vq, const struct guest_mem *mem)
+{
+	struct vq_state *st = &vq->st;
+	int r = attach(vq, mem);
+
+	if (r)
+		return r;
+	if (st->pushing && (st->packed ? packed_published(vq) : split_published(vq)))
+		end_push(vq); /* what it wrote may not have been marked */
+	else
+		vq_push_publish(vq);
+	if (st->in_use)
+		vq_unpop(vq, st->in_use);
+	/* Whether the driver was told of the last ones is not known. */
+	st->signalled_before = false;
+	if (!st->unsignalled)
+		st->unsignalled = 1;
+	return 0;
 }
 
 static bool split_should_notify(const struct vq *vq)
@@ -315,25 +448,40 @@ bool vq_should_notify(struct vq *vq)
 	return notify;
 }
 
-bool vq_enable_kicks(struct vq *vq)
+static void split_enable_kicks(struct vq *vq)
 {
-	struct vq_state *st = &vq->st;
+	const struct vq_state *st = &vq->st;
+	size_t event = VRING_USED_RING((size_t)st->size);
 
-	if (st->error)
-		return false;
-	if (!st->packed && st->event_idx) {
-		vring_store16(vq->device + VRING_USED_RING(st->size), st->avail);
-	} else if (!st->packed) {
+	if (st->event_idx) {
+		vring_store16(vq->device + event, st->avail);
+		split_log(vq, event, 2);
+	} else {
 		vring_store16(vq->device + VRING_USED_FLAGS, 0);
-	} else if (st->event_idx) {
+		split_log(vq, VRING_USED_FLAGS, 2);
+	}
+}
+
+static void packed_enable_kicks(struct vq *vq)
+{
+	const struct vq_state *st = &vq->st;
+
+	if (st->event_idx)
 		vring_store16(vq->device + offsetof(struct vring_packed_event, off_wrap),
 			      (uint16_t)(st->avail | st->avail_wrap << VRING_WRAP_BIT));
-		vring_store16(vq->device + offsetof(struct vring_packed_event, flags),
-			      VRING_EVENT_F_DESC);
-	} else {
-		vring_store16(vq->device + offsetof(struct vring_packed_event, flags),
-			      VRING_EVENT_F_ENABLE);
-	}
+	vring_store16(vq->device + offsetof(struct vring_packed_event, flags),
+		      st->event_idx ? VRING_EVENT_F_DESC : VRING_EVENT_F_ENABLE);
+	dirty_log_mark(vq->log, vq->device_gpa, sizeof(struct vring_packed_event));
+}
+
+bool vq_enable_kicks(struct vq *vq)
+{
+	if (vq->st.error)
+		return false;
+	if (vq->st.packed)
+		packed_enable_kicks(vq);
+	else
+		split_enable_kicks(vq);
 	vring_fence();
 	return pending(vq);
 }
