@@ -3,8 +3,9 @@
  * What is on the wire between a virtio balloon device and its driver: the one definition that the
  * device, the portable driver, the Linux module and the tests share.
  *
- * Source: virtio 1.4, "Traditional Memory Balloon Device". Only what this tree serves is named
- * here.
+ * Sources: virtio 1.4, "Traditional Memory Balloon Device"; STATS_PUSH: the Linux patch
+ * "virtio_balloon: guest pushes stats on a timer"; MESSAGE_VQ: the RFC "virtio_balloon: pressure
+ * notification via a new virtqueue" of 2014, at another bit.
  */
 #ifndef AEROSTAT_VIRTIO_BALLOON_H
 #define AEROSTAT_VIRTIO_BALLOON_H
@@ -16,9 +17,15 @@
 /* Feature bits. */
 #define VIRTIO_BALLOON_F_MUST_TELL_HOST 0 /* the driver deflates before it uses a page again */
 #define VIRTIO_BALLOON_F_STATS_VQ       1 /* statistics queue */
-#define VIRTIO_BALLOON_F_DEFLATE_ON_OOM                          \
-	2 /* the driver deflates when the guest is out of memory \
-	   */
+#define VIRTIO_BALLOON_F_DEFLATE_ON_OOM                                              \
+	2                                  /* deflates rather than run out of memory \
+					    */
+#define VIRTIO_BALLOON_F_FREE_PAGE_HINT 3  /* the driver hints which pages are free, on command */
+#define VIRTIO_BALLOON_F_PAGE_POISON    4  /* the guest fills free pages with poison_val */
+#define VIRTIO_BALLOON_F_PAGE_REPORTING 5  /* the driver reports free pages as they come */
+#define VIRTIO_BALLOON_F_STATS_PUSH     6  /* statistics come by themselves, on a timer */
+#define VIRTIO_BALLOON_F_MESSAGE_VQ     50 /* the driver tells of memory pressure */
+#define VIRTIO_BALLOON_F_RANGES         51 /* reserved: inflate and deflate by ranges of pages */
 
 /* A balloon page, whatever the page size of guest and host: all counts and PFNs are in this unit.
  */
@@ -31,7 +38,19 @@ typedef __le32 virtio_balloon_pfn_t;
 struct virtio_balloon_config {
 	__le32 num_pages; /* balloon pages the host wants; written by the device */
 	__le32 actual;    /* balloon pages the driver says it holds; written by the driver */
+	__le32 free_page_hint_cmd_id;  /* a command, or CMD_ID_*; by the device
+					*/
+	__le32 poison_val;             /* what the guest fills free pages with; by the driver */
+	__le32 stats_push_interval_ms; /* 0: statistics on request; by the device */
 };
+
+/* No id of a hinting command. */
+#define VIRTIO_BALLOON_CMD_ID_STOP 0 /* stop hinting; as the driver's: the command is finished */
+#define VIRTIO_BALLOON_CMD_ID_DONE 1 /* the guest may use all hinted pages again */
+#define VIRTIO_BALLOON_CMD_ID_MIN  2
+
+/* Statistics are not pushed faster, whatever the interval says: milliseconds. */
+#define VIRTIO_BALLOON_PUSH_INTERVAL_MIN 10
 
 /* The standard's queue numbers. */
 enum virtio_balloon_queue {
@@ -72,5 +91,25 @@ struct virtio_balloon_stat {
 	__le16 tag; /* enum virtio_balloon_stat_tag; others are to be ignored */
 	__le64 val;
 } __attribute__((packed));
+
+/* What the driver says on the message queue. */
+enum virtio_balloon_message_type {
+	VIRTIO_BALLOON_MSG_PRESSURE = 1, /* arg: enum virtio_balloon_pressure */
+	VIRTIO_BALLOON_MSG_RELIEVED = 2, /* arg: 0 */
+};
+
+enum virtio_balloon_pressure {
+	VIRTIO_BALLOON_PRESSURE_UNSPECIFIED,
+	VIRTIO_BALLOON_PRESSURE_LOW,      /* memory is being reclaimed in the background */
+	VIRTIO_BALLOON_PRESSURE_MEDIUM,   /* allocations wait for memory */
+	VIRTIO_BALLOON_PRESSURE_CRITICAL, /* about to kill */
+	VIRTIO_BALLOON_PRESSURE_NR,
+};
+
+/* One message; type alone means arg 0, what follows is to be ignored. */
+struct virtio_balloon_message {
+	__le32 type; /* enum virtio_balloon_message_type; others are acknowledged without effect */
+	__le32 arg;
+};
 
 #endif

@@ -5,11 +5,13 @@
  *
  *   awaited --(buffer arrives: figures)--> held --(request, poll)--> awaited
  *
- * Sources: virtio 1.4 "Memory Statistics". Its "multiple of 6" for the buffer's length is an error
- * in the text; entries have 10 bytes.
+ * With STATS_PUSH and an interval the driver sends them by itself, and each buffer goes back as
+ * soon as it has been read: none is held, and none that goes back is a request.
+ *
+ * Sources: virtio 1.4 "Memory Statistics"; the Linux patch for STATS_PUSH. The standard's "multiple
+ * of 6" for the buffer's length is an error in the text; entries have 10 bytes.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "balloon/queues.h"
 #include "base/le.h"
@@ -57,10 +59,46 @@ static void take_figures(struct balloon *b, const struct vq_chain *chain, struct
 	b->st.stats = stats;
 }
 
+/* Is there a queue that answers? */
+static bool in_service(const struct balloon *b)
+{
+	const struct vq *vq = balloon_vq(b, VIRTIO_BALLOON_VQ_STATS);
+
+	return vq && vq_started(vq) && !vq->st.error;
+}
+
 static void give_back(struct balloon *b)
 {
 	b->st.stats_held = false;
 	balloon_return(b, VIRTIO_BALLOON_VQ_STATS, b->st.stats_id, b->st.stats_slots);
+}
+
+/* Not when they are pushed much faster than the shortest interval is. */
+static bool in_time(struct balloon *b, struct instant now)
+{
+	struct ratelimit *rate = &b->st.push_rate;
+	uint64_t suppressed;
+
+	rate->interval_ms = 10 * VIRTIO_BALLOON_PUSH_INTERVAL_MIN;
+	rate->burst = 20;
+	if (!balloon_pushing(b) || ratelimit_pass(rate, now.mono_ms, &suppressed))
+		return true;
+	/* The last ones of a burst are news all the same, a little later. */
+	b->st.push_news_ms = rate->started_ms + rate->interval_ms;
+	return false;
+}
+
+/* Tells of fresh figures. */
+static void tell(struct balloon *b)
+{
+	b->st.push_news_ms = 0;
+	b->ops->event(b->opaque, BALLOON_EVENT_STATS);
+}
+
+void balloon_stats_tick(struct balloon *b, struct instant now)
+{
+	if (b->st.push_news_ms && b->st.push_news_ms <= now.mono_ms)
+		tell(b);
 }
 
 static void take_buffer(struct balloon *b, const struct vq_chain *chain, struct instant now)
@@ -78,55 +116,96 @@ static void take_buffer(struct balloon *b, const struct vq_chain *chain, struct 
 	b->st.stats_slots = chain->slots;
 	if (b->st.stats_skip) {
 		b->st.stats_skip = false;
-		if (b->st.stats_awaited)
+		if (b->st.stats_awaited || balloon_pushing(b))
 			give_back(b);
 		return;
 	}
 	b->st.stats_awaited = false;
 	take_figures(b, chain, now);
+	if (balloon_pushing(b))
+		give_back(b);
 	/* One that must not have come is no event: the guest does not set the monitor's pace. */
-	if (!second)
-		b->ops->event(b->opaque, BALLOON_EVENT_STATS);
+	if (!second && in_time(b, now))
+		tell(b);
 }
 
 bool balloon_stats_run(struct balloon *b, struct instant now)
 {
-	const uint32_t queue = VIRTIO_BALLOON_VQ_STATS;
-	struct vq *vq = b->vq[queue];
-	struct vq_chain *chain = &b->chain[queue];
+	const enum virtio_balloon_queue queue = VIRTIO_BALLOON_VQ_STATS;
+	const struct vq_chain *chain = &b->chain[queue];
 	int64_t work = BALLOON_TURN_WORK;
 
 	while (work > 0) {
-		int r = vq_pop(vq, chain);
+		int r = balloon_take_chain(b, queue, BALLOON_READS);
 
-		if (r == 0 && !vq_enable_kicks(vq))
+		if (r < 0 || (r == 0 && !vq_enable_kicks(balloon_vq(b, queue))))
 			return false;
 		work--;
 		if (r == 0)
 			continue;
-		if (r > 0 && (chain->n_write || !chain->n_read)) {
-			vq_break(vq, VQ_ERR_DIRECTION);
-			r = -EPROTO;
-		}
-		if (r < 0) {
-			balloon_break_queue(b, queue, vq->st.error);
-			return false;
-		}
 		work -= 64 + chain->n_read;
 		take_buffer(b, chain, now);
 	}
 	return true;
 }
 
+void balloon_stats_comes_again(struct balloon *b)
+{
+	if (!b->st.stats_held)
+		return;
+	b->st.stats_held = false;
+	b->st.stats_skip = true;
+	b->st.buffers[VIRTIO_BALLOON_VQ_STATS]--;
+}
+
+/* It comes again when the ring goes on, with what is old then. */
+void balloon_stats_put_back(struct balloon *b)
+{
+	struct vq *vq = balloon_vq(b, VIRTIO_BALLOON_VQ_STATS);
+
+	if (!b->st.stats_held)
+		return;
+	balloon_stats_comes_again(b);
+	if (vq_started(vq)) /* one that could not be kept has handed it back */
+		vq_unpop(vq, b->st.stats_slots);
+}
+
+void balloon_stats_fresh(struct balloon *b)
+{
+	b->st.stats_held = false;
+	b->st.stats_awaited = false;
+	/* Legacy drivers send a first buffer that holds nothing. */
+	b->st.stats_skip = !balloon_has(b, VIRTIO_F_VERSION_1);
+}
+
+bool balloon_pushing(const struct balloon *b)
+{
+	return b->st.push_interval_ms && balloon_has(b, VIRTIO_BALLOON_F_STATS_PUSH);
+}
+
+int balloon_set_push_interval(struct balloon *b, uint32_t interval_ms)
+{
+	if (interval_ms && balloon_driver_active(b) && !balloon_has(b, VIRTIO_BALLOON_F_STATS_PUSH))
+		return -ENOTSUP;
+	if (interval_ms && interval_ms < VIRTIO_BALLOON_PUSH_INTERVAL_MIN)
+		interval_ms = VIRTIO_BALLOON_PUSH_INTERVAL_MIN;
+	if (interval_ms == b->st.push_interval_ms)
+		return 0;
+	b->st.push_interval_ms = interval_ms;
+	/* The driver hears of it before its buffer comes back, and takes that for no request. */
+	b->ops->config_changed(b->opaque);
+	if (b->st.stats_held && balloon_pushing(b) && in_service(b))
+		give_back(b);
+	return 0;
+}
+
 int balloon_request_stats(struct balloon *b)
 {
-	struct vq *vq = b->vq[VIRTIO_BALLOON_VQ_STATS];
-
 	if (!balloon_driver_active(b))
 		return -ENODEV;
 	if (!balloon_has(b, VIRTIO_BALLOON_F_STATS_VQ))
 		return -ENOTSUP;
-	if (!vq_started(vq) || vq->st.error)
+	if (!in_service(b))
 		return -ENODEV;
 	b->st.stats_awaited = true;
 	if (b->st.stats_held)
@@ -138,10 +217,10 @@ void balloon_set_poll_interval(struct balloon *b, uint64_t interval_ms, struct i
 {
 	b->st.poll_interval_ms = interval_ms;
 	b->st.poll_due_ms = now.mono_ms;
-	balloon_tick(b, now);
+	balloon_poll(b, now);
 }
 
-void balloon_tick(struct balloon *b, struct instant now)
+void balloon_poll(struct balloon *b, struct instant now)
 {
 	uint64_t interval = b->st.poll_interval_ms;
 
@@ -149,10 +228,6 @@ void balloon_tick(struct balloon *b, struct instant now)
 		return;
 	/* On a fixed grid, so that the time that asking takes does not add up. */
 	b->st.poll_due_ms += ((now.mono_ms - b->st.poll_due_ms) / interval + 1) * interval;
-	(void)balloon_request_stats(b); /* without a driver there is nobody to ask */
-}
-
-uint64_t balloon_next_tick(const struct balloon *b)
-{
-	return b->st.poll_interval_ms ? b->st.poll_due_ms : UINT64_MAX;
+	if (!balloon_pushing(b))
+		(void)balloon_request_stats(b); /* without a driver there is nobody to ask */
 }

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -61,6 +62,22 @@ static inline uint8_t *test_add_region(struct guest_mem *mem, uint64_t gpa, uint
 	}
 	assert_int_equal(guest_mem_add(mem, &region, host), 0);
 	return host;
+}
+
+/* Adds a region of which nothing may be read or written. */
+static inline uint8_t *test_add_forbidden(struct guest_mem *mem, uint64_t gpa, uint64_t size,
+					  uint64_t page_size)
+{
+	void *host =
+		mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	assert_ptr_not_equal(host, MAP_FAILED);
+	return test_add_region(mem, gpa, size, page_size, host);
+}
+
+static inline void test_drop_forbidden(uint8_t *host, uint64_t size)
+{
+	assert_int_equal(munmap(host, size), 0);
 }
 
 /* A ring and its driver. */
@@ -190,31 +207,52 @@ static inline bool test_take_used(struct test_ring *r, uint32_t *id, uint32_t *l
 	return true;
 }
 
-/* A balloon with its three queues in a region of their own, and what it did. */
+/* A balloon with its rings in a region of their own, and what it did. */
 #define TEST_QUEUES_GPA BIT(40)
 #define TEST_QUEUE_ROOM 0x4000U
-#define TEST_BUFFERS    (3 * TEST_QUEUE_ROOM) /* room for buffers: offset in the same region */
+#define TEST_RINGS      VIRTIO_BALLOON_VQ_COUNT
+#define TEST_BUFFERS    (TEST_RINGS * TEST_QUEUE_ROOM) /* room for buffers: offset in there */
 #define TEST_ROOM       (TEST_BUFFERS + 0x40000U)
+#define TEST_BUFFER     (TEST_QUEUES_GPA + TEST_BUFFERS)
+
+/* The functions of struct balloon_ops. */
+enum test_op {
+	TEST_OP_DISCARD,
+	TEST_OP_CONFIG,
+	TEST_OP_NOTIFY,
+	TEST_OP_BROKEN,
+	TEST_OP_EVENT,
+	TEST_OP_COMMIT,
+};
 
 struct test_balloon {
 	struct balloon b;
 	struct guest_mem mem;
 	uint8_t *queues; /* host address of TEST_QUEUES_GPA */
 	uint64_t *map;   /* bitmap of what is held */
-	struct test_ring ring[3];
-	struct vq idle; /* stands for the queues that are not there */
+	uint64_t *hints; /* bitmap of hints */
+	struct test_ring ring[TEST_RINGS];
 	uint64_t features;
 
+	bool any_page; /* pages may be discarded that are not held: they are reported */
 	uint32_t n_ranges;
 	struct balloon_range range[512];
 	uint64_t free_each; /* what discarding a range is said to free */
-	uint32_t config_changes, notified[6], broken[6], events[2];
+	uint32_t config_changes, notified[TEST_RINGS], broken[TEST_RINGS], events[4], commits;
+	void (*hook)(struct test_balloon *t, enum test_op op); /* at the beginning of each */
 };
+
+static inline void test_on_op(struct test_balloon *t, enum test_op op)
+{
+	if (t->hook)
+		t->hook(t, op);
+}
 
 static inline uint64_t test_on_discard(void *opaque, const struct balloon_range *ranges, uint32_t n)
 {
 	struct test_balloon *t = opaque;
 
+	test_on_op(t, TEST_OP_DISCARD);
 	assert_in_range(n, 1, 512);
 	for (uint32_t i = 0; i < n; i++) {
 		const struct guest_region *r = &t->mem.region[ranges[i].region];
@@ -224,12 +262,12 @@ static inline uint64_t test_on_discard(void *opaque, const struct balloon_range 
 		assert_true(ranges[i].len > 0);
 		assert_true(range_within(ranges[i].offset, ranges[i].len, r->size));
 		/* Nothing goes that the balloon does not hold. */
-		for (uint64_t at = 0; at < ranges[i].len; at += PAGE, held = 1) {
+		for (uint64_t at = 0; !t->any_page && at < ranges[i].len; at += PAGE, held = 1) {
 			uint64_t pfn = (r->gpa + ranges[i].offset + at) / PAGE;
 
-			assert_int_equal(held_locate(&t->b.held, pfn, &held, &page),
+			assert_int_equal(pageset_locate(&t->b.held, pfn, &held, &page),
 					 ranges[i].region);
-			assert_true(held_all(&t->b.held, ranges[i].region, page, 1));
+			assert_true(pageset_all(&t->b.held, ranges[i].region, page, 1));
 		}
 		assert_in_range(t->n_ranges, 0, ARRAY_SIZE(t->range) - 1);
 		t->range[t->n_ranges++] = ranges[i];
@@ -239,78 +277,120 @@ static inline uint64_t test_on_discard(void *opaque, const struct balloon_range 
 
 static inline void test_on_config(void *opaque)
 {
+	test_on_op(opaque, TEST_OP_CONFIG);
 	((struct test_balloon *)opaque)->config_changes++;
 }
 
-static inline void test_on_notify(void *opaque, uint32_t queue)
+static inline void test_on_notify(void *opaque, uint32_t ring)
 {
-	((struct test_balloon *)opaque)->notified[queue]++;
+	test_on_op(opaque, TEST_OP_NOTIFY);
+	((struct test_balloon *)opaque)->notified[ring]++;
 }
 
-static inline void test_on_broken(void *opaque, uint32_t queue)
+static inline void test_on_broken(void *opaque, uint32_t ring)
 {
-	((struct test_balloon *)opaque)->broken[queue]++;
+	test_on_op(opaque, TEST_OP_BROKEN);
+	((struct test_balloon *)opaque)->broken[ring]++;
 }
 
 static inline void test_on_event(void *opaque, enum balloon_event event)
 {
+	test_on_op(opaque, TEST_OP_EVENT);
 	((struct test_balloon *)opaque)->events[event]++;
+}
+
+static inline void test_on_commit(void *opaque)
+{
+	test_on_op(opaque, TEST_OP_COMMIT);
+	((struct test_balloon *)opaque)->commits++;
 }
 
 /* Sets up memory; the regions of the guest are added by the caller, then test_balloon_start(). */
 static inline void test_balloon_init(struct test_balloon *t, uint64_t offered)
 {
 	static const struct balloon_ops ops = {test_on_discard, test_on_config, test_on_notify,
-					       test_on_broken, test_on_event};
+					       test_on_broken,  test_on_event,  test_on_commit};
 
 	memset(t, 0, offsetof(struct test_balloon, ring));
-	memset(&t->n_ranges, 0, sizeof(*t) - offsetof(struct test_balloon, n_ranges));
-	memset(&t->idle, 0, sizeof(t->idle));
+	memset(&t->features, 0, sizeof(*t) - offsetof(struct test_balloon, features));
 	balloon_init(&t->b, offered, &ops, t);
-	for (uint32_t i = 0; i < VIRTIO_BALLOON_VQ_COUNT; i++)
-		t->b.vq[i] = i < 3 ? &t->ring[i].vq : &t->idle;
-	for (uint32_t i = 0; i < 3; i++)
+	for (uint32_t i = 0; i < TEST_RINGS; i++) {
+		t->b.vq[i] = &t->ring[i].vq;
 		memset(&t->ring[i].vq, 0, sizeof(t->ring[i].vq));
+	}
 	t->queues = test_add_region(&t->mem, TEST_QUEUES_GPA, TEST_ROOM, PAGE, NULL);
 }
 
 /* After a change of t->mem. */
 static inline void test_balloon_memory(struct test_balloon *t)
 {
-	uint64_t *old = t->map;
+	uint64_t *old = t->map, *old_hints = t->hints;
 
-	t->map = calloc(held_words(&t->mem), sizeof(*t->map));
+	t->map = calloc(pageset_words(&t->mem), sizeof(*t->map));
+	t->hints = calloc(pageset_words(&t->mem), sizeof(*t->hints));
 	assert_non_null(t->map);
-	balloon_memory_changed(&t->b, &t->mem, t->map);
+	assert_non_null(t->hints);
+	balloon_memory_changed(&t->b, &t->mem, t->map, t->hints);
 	free(old);
+	free(old_hints);
 }
 
-static inline void test_balloon_queue(struct test_balloon *t, uint32_t queue, uint32_t base,
+static inline void test_balloon_queue(struct test_balloon *t, uint32_t ring, uint32_t base,
 				      bool resumed)
 {
-	uint32_t at = queue * TEST_QUEUE_ROOM;
+	uint32_t at = ring * TEST_QUEUE_ROOM;
 
-	assert_int_equal(test_ring_start(&t->ring[queue], &t->mem, TEST_QUEUES_GPA + at,
+	assert_int_equal(test_ring_start(&t->ring[ring], &t->mem, TEST_QUEUES_GPA + at,
 					 t->queues + at, 16, t->features, base),
 			 0);
-	balloon_queue_started(&t->b, queue, resumed);
+	balloon_queue_started(&t->b, ring, resumed);
+}
+
+/* The ring of a queue as Linux numbers it: those of negotiated features only. */
+static inline uint32_t test_ring_of(uint64_t features, enum virtio_balloon_queue queue)
+{
+	static const unsigned int feature[] = {
+		VIRTIO_BALLOON_F_STATS_VQ, VIRTIO_BALLOON_F_FREE_PAGE_HINT,
+		VIRTIO_BALLOON_F_PAGE_REPORTING, VIRTIO_BALLOON_F_MESSAGE_VQ};
+	uint32_t ring = queue < VIRTIO_BALLOON_VQ_STATS ? queue : VIRTIO_BALLOON_VQ_STATS;
+
+	for (uint32_t i = VIRTIO_BALLOON_VQ_STATS; i < (uint32_t)queue; i++)
+		ring += (uint32_t)(features >> feature[i - VIRTIO_BALLOON_VQ_STATS] & 1);
+	return ring;
 }
 
 /* The driver comes, with these features, and its queues start. */
 static inline void test_balloon_start(struct test_balloon *t, uint64_t features)
 {
+	uint32_t rings = test_ring_of(features, VIRTIO_BALLOON_VQ_COUNT);
+
 	t->features = features;
 	test_balloon_memory(t);
 	assert_int_equal(balloon_set_features(&t->b, features), 0);
-	for (uint32_t i = 0; i < 3; i++)
+	for (uint32_t i = 0; i < rings; i++)
 		test_balloon_queue(t, i, vq_fresh_base(features >> VIRTIO_F_RING_PACKED & 1),
 				   false);
+}
+
+/* The transport stops a ring, and starts it where it stood. */
+static inline void test_balloon_pause(struct test_balloon *t, uint32_t ring)
+{
+	balloon_queue_stopped(&t->b, ring);
+	vq_stop(&t->ring[ring].vq);
+	vq_set_base(&t->ring[ring].vq, vq_base(&t->ring[ring].vq));
+}
+
+static inline void test_balloon_resume(struct test_balloon *t, uint32_t ring)
+{
+	assert_int_equal(vq_start(&t->ring[ring].vq, &t->mem), 0);
+	balloon_queue_started(&t->b, ring, true);
 }
 
 static inline void test_balloon_end(struct test_balloon *t)
 {
 	free(t->queues);
 	free(t->map);
+	free(t->hints);
 }
 
 static inline struct instant test_at(uint64_t ms)
@@ -327,7 +407,7 @@ static inline void test_send_pfns(struct test_balloon *t, uint32_t queue, const 
 	assert_in_range(n * 4, 4, TEST_ROOM - TEST_BUFFERS);
 	for (uint32_t i = 0; i < n; i++)
 		le32_put(t->queues + TEST_BUFFERS + (size_t)i * 4, pfn[i]);
-	test_offer_one(&t->ring[queue], TEST_QUEUES_GPA + TEST_BUFFERS, n * 4);
+	test_offer_one(&t->ring[queue], TEST_BUFFER, n * 4);
 	while (balloon_queue_run(&t->b, queue, test_at(0)))
 		;
 	assert_true(test_take_used(&t->ring[queue], &id, &len));

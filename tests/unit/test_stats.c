@@ -116,6 +116,25 @@ static void odd_buffers(void **state)
 	}
 }
 
+/* threats.md, balloon, line 12: it is told as it was said; who reads it has to judge. */
+static void figures_that_cannot_be(void **state)
+{
+	(void)state;
+	begin(V1 | STATS);
+	put(0, VIRTIO_BALLOON_S_MEMTOT, 1000);
+	put(1, VIRTIO_BALLOON_S_AVAIL, 5000);
+	put(2, VIRTIO_BALLOON_S_MAJFLT, 50);
+	send(30, 1);
+	assert_int_equal(t.b.st.stats.value[VIRTIO_BALLOON_S_AVAIL], 5000);
+	assert_int_equal(balloon_request_stats(&t.b), 0);
+	assert_true(came_back());
+	put(0, VIRTIO_BALLOON_S_MAJFLT, 49);
+	send(10, 2);
+	assert_int_equal(t.b.st.stats.value[VIRTIO_BALLOON_S_MAJFLT], 49);
+	assert_int_equal(t.b.st.stats.set, 1 << VIRTIO_BALLOON_S_MAJFLT);
+	test_balloon_end(&t);
+}
+
 static void too_long(void **state)
 {
 	static const struct {
@@ -152,6 +171,7 @@ static void second_buffer(void **state)
 	assert_true(came_back());
 	assert_false(came_back());
 	assert_int_equal(t.b.st.errors[BALLOON_ERR_STATS_TWICE], 1);
+	assert_int_equal(t.events[BALLOON_EVENT_STATS], 1); /* who asks for none gets none */
 	assert_int_equal(t.b.st.stats.value[4], 2);
 	assert_true(t.b.st.stats_held);
 	assert_int_equal(balloon_request_stats(&t.b), 0);
@@ -206,6 +226,17 @@ static void legacy(void **state)
 	assert_int_equal(t.events[BALLOON_EVENT_STATS], 1);
 	assert_int_equal(t.b.st.stats.value[4], 2);
 	test_balloon_end(&t);
+
+	/* Who asked before that is answered by the second one, for which the first goes back. */
+	begin(STATS);
+	assert_int_equal(balloon_request_stats(&t.b), 0);
+	send(10, 1);
+	assert_int_equal(t.events[BALLOON_EVENT_STATS], 0);
+	assert_true(came_back());
+	send(10, 3);
+	assert_int_equal(t.events[BALLOON_EVENT_STATS], 1);
+	assert_false(came_back());
+	test_balloon_end(&t);
 }
 
 static void stop_and_start(bool resumed)
@@ -257,6 +288,42 @@ static void pause_while_awaited(void **state)
 	test_balloon_end(&t);
 }
 
+/* The request that the last driver had not answered is none of the next one's. */
+static void fresh_driver(void **state)
+{
+	(void)state;
+	begin(V1 | STATS);
+	send(10, 1);
+	assert_int_equal(balloon_request_stats(&t.b), 0);
+	assert_true(came_back());
+	stop_and_start(false);
+	assert_false(t.b.st.stats_awaited);
+	send(10, 2);
+	assert_int_equal(t.events[BALLOON_EVENT_STATS], 2);
+	assert_false(came_back());
+	test_balloon_end(&t);
+}
+
+/* The ring's memory is taken away while the buffer is here: the ring has let go of it already. */
+static void memory_taken_away(void **state)
+{
+	struct vq *vq = &t.ring[QUEUE].vq;
+
+	(void)state;
+	begin(V1 | STATS);
+	send(10, 1);
+	balloon_memory_changing(&t.b);
+	vq->st.device_uaddr = 0x123456780;
+	assert_int_not_equal(vq_remap(vq), 0);
+	assert_int_equal(vq->st.in_use, 0);
+	balloon_queue_stopped(&t.b, QUEUE);
+	assert_int_equal(vq->st.in_use, 0);
+	assert_int_equal(vq->st.avail, 0);
+	assert_false(t.b.st.stats_held);
+	assert_int_equal(t.b.st.buffers[QUEUE], 0);
+	test_balloon_end(&t);
+}
+
 static void polling(void **state)
 {
 	(void)state;
@@ -300,11 +367,19 @@ static void huge_interval(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(figures),          cmocka_unit_test(odd_buffers),
-		cmocka_unit_test(too_long),         cmocka_unit_test(second_buffer),
-		cmocka_unit_test(requests),         cmocka_unit_test(legacy),
-		cmocka_unit_test(pause_while_held), cmocka_unit_test(pause_while_awaited),
-		cmocka_unit_test(polling),          cmocka_unit_test(huge_interval),
+		cmocka_unit_test(figures),
+		cmocka_unit_test(odd_buffers),
+		cmocka_unit_test(figures_that_cannot_be),
+		cmocka_unit_test(too_long),
+		cmocka_unit_test(second_buffer),
+		cmocka_unit_test(requests),
+		cmocka_unit_test(legacy),
+		cmocka_unit_test(pause_while_held),
+		cmocka_unit_test(pause_while_awaited),
+		cmocka_unit_test(fresh_driver),
+		cmocka_unit_test(memory_taken_away),
+		cmocka_unit_test(polling),
+		cmocka_unit_test(huge_interval),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
