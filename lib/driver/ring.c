@@ -186,6 +186,7 @@ static void give_back(struct driver_ring *r, uint16_t id)
 {
 	uint16_t n = r->slots[id], at = id;
 
+	r->slots[id] = 0;
 	r->n_free = (uint16_t)(r->n_free + n);
 	if (r->packed) {
 		r->ids[r->n_ids++] = id;
@@ -198,32 +199,53 @@ static void give_back(struct driver_ring *r, uint16_t id)
 	}
 }
 
+static const uint8_t *next_used(const struct driver_ring *r)
+{
+	return r->packed ? r->desc + (size_t)r->used * VRING_DESC_SIZE
+			 : r->device + VRING_USED_RING((size_t)r->used & (r->size - 1U));
+}
+
+bool driver_ring_has_used(const struct driver_ring *r)
+{
+	uint16_t both = VRING_DESC_F_AVAIL | VRING_DESC_F_USED, flags;
+
+	if (r->broken)
+		return false;
+	if (!r->packed)
+		return vring_load16(r->device + VRING_USED_IDX) != r->used;
+	flags = vring_load16(next_used(r) + offsetof(struct vring_packed_desc, flags)) & both;
+	return flags == (r->used_wrap ? both : 0);
+}
+
+static void forward(struct driver_ring *r, uint16_t slots)
+{
+	r->used = (uint16_t)(r->used + (r->packed ? slots : 1));
+	if (r->packed && r->used >= r->size) {
+		r->used = (uint16_t)(r->used - r->size);
+		r->used_wrap = !r->used_wrap;
+	}
+}
+
 bool driver_ring_used(struct driver_ring *r, uint16_t *id, uint32_t *written)
 {
-	const uint8_t *entry;
+	const uint8_t *entry = next_used(r);
+	uint32_t which;
 
-	if (!r->packed) {
-		if (vring_load16(r->device + VRING_USED_IDX) == r->used)
-			return false;
-		entry = r->device + VRING_USED_RING((size_t)r->used & (r->size - 1U));
-		*id = (uint16_t)le32_get(entry);
-		*written = le32_get(entry + 4);
-		r->used++;
-	} else {
-		uint16_t both = VRING_DESC_F_AVAIL | VRING_DESC_F_USED, flags;
-
-		entry = r->desc + (size_t)r->used * VRING_DESC_SIZE;
-		flags = vring_load16(entry + offsetof(struct vring_packed_desc, flags)) & both;
-		if (flags != (r->used_wrap ? both : 0))
-			return false;
-		*id = le16_get(entry + offsetof(struct vring_packed_desc, id));
+	if (!driver_ring_has_used(r))
+		return false;
+	if (r->packed) {
+		which = le16_get(entry + offsetof(struct vring_packed_desc, id));
 		*written = le32_get(entry + offsetof(struct vring_packed_desc, len));
-		r->used = (uint16_t)(r->used + r->slots[*id]);
-		if (r->used >= r->size) {
-			r->used = (uint16_t)(r->used - r->size);
-			r->used_wrap = !r->used_wrap;
-		}
+	} else {
+		which = le32_get(entry);
+		*written = le32_get(entry + 4);
 	}
+	if (which >= r->size || !r->slots[which]) {
+		r->broken = true;
+		return false;
+	}
+	*id = (uint16_t)which;
+	forward(r, r->slots[which]);
 	give_back(r, *id);
 	return true;
 }

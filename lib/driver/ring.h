@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The driver side of a virtqueue, split or packed: buffers are made available and come back used.
- * For tests, benchmarks and small guests; it trusts the device as a guest has to.
+ * For tests, benchmarks and small guests. It trusts the device with memory, as a guest has to, but
+ * an id that the device makes up leads nowhere.
  *
  * Source: virtio 1.4 "Split Virtqueues", "Packed Virtqueues".
  */
@@ -35,12 +36,12 @@ struct driver_ring {
 	uint16_t used;
 	bool avail_wrap; /* packed */
 	bool used_wrap;
-	uint16_t kicked; /* avail at the last kick */
 	uint16_t added;  /* slots made available since */
 	uint16_t n_free; /* descriptors */
 	uint16_t n_ids;  /* ids on the stack; split: each descriptor is its own id */
 	uint16_t ids[DRIVER_RING_MAX];
-	uint16_t slots[DRIVER_RING_MAX]; /* by id: descriptors that the buffer takes */
+	uint16_t slots[DRIVER_RING_MAX]; /* by id: descriptors that the buffer takes; 0: none out */
+	bool broken;                     /* the device has returned what it did not have */
 };
 
 /* Bytes that a ring of that kind and size takes, all three areas, from a 16-byte boundary on. */
@@ -72,7 +73,13 @@ int driver_ring_add_indirect(struct driver_ring *r, const struct driver_buf *buf
 /* Does the device want to hear of what was added since the last call? */
 bool driver_ring_should_kick(struct driver_ring *r);
 
-/* The next used buffer, in the device's order: true with its id and the bytes written to it. */
+/* Is there a used buffer? */
+bool driver_ring_has_used(const struct driver_ring *r);
+
+/*
+ * The next used buffer, in the device's order: true with its id and the bytes written to it. One
+ * that the device did not have breaks the ring: then nothing comes from it any more.
+ */
 bool driver_ring_used(struct driver_ring *r, uint16_t *id, uint32_t *written);
 
 /* Asks for a notification at the next used buffer. */
