@@ -23,25 +23,37 @@ struct vu_memory {
 	struct vu_backing backing[GUEST_MEM_MAX_REGIONS];
 };
 
+/* Bytes of the smallest page that the file can give back. */
+uint64_t vu_file_page_size(int fd);
+
+/*
+ * Maps [offset, offset + size) of b->fd, which begins *lead bytes into the mapping; b has none yet.
+ * -EINVAL: numbers that make no sense, or not a regular file; -EFBIG: the file ends before that
+ * (touching what lies behind it would be a SIGBUS); others from mmap().
+ */
+int vu_backing_map(struct vu_backing *b, uint64_t offset, uint64_t size, uint64_t *lead);
+
+/* Unmaps it, closes its descriptor. */
+void vu_backing_release(struct vu_backing *b);
+
+/* Puts zeroed private memory in the place of the mapping, if host lies in it: true if it did. */
+bool vu_backing_patch(const struct vu_backing *b, const uint8_t *host);
+
 void vu_memory_init(struct vu_memory *m);
 
 /* Unmaps all and closes all descriptors. */
 void vu_memory_clear(struct vu_memory *m);
 
 /*
- * Maps a region and adds it to the table. Takes fd over, also on failure. -EINVAL: numbers that
- * make no sense, or not a regular file; -EFBIG: the file ends before the region does (touching that
- * part would be a SIGBUS); -EEXIST: overlap; -ENOSPC: table full; others from mmap().
+ * Maps a region and adds it to the table. Takes fd over, also on failure. As vu_backing_map();
+ * -EEXIST: overlap; -ENOSPC: table full.
  */
 int vu_memory_add(struct vu_memory *m, const struct vu_mem_region *r, int fd);
 
 /* Removes the region with the same addresses and size. -ENOENT: there is none. */
 int vu_memory_remove(struct vu_memory *m, const struct vu_mem_region *r);
 
-/*
- * If host lies in a mapping, puts zeroed private memory in the place of that whole mapping. For
- * a SIGBUS handler: async-signal-safe. True if it did.
- */
+/* vu_backing_patch() for the mapping that host lies in. For a SIGBUS handler: async-signal-safe. */
 bool vu_memory_patch(struct vu_memory *m, const uint8_t *host);
 
 #endif

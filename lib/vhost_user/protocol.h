@@ -12,13 +12,17 @@
 
 /* Bit of the virtio feature mask that says that there are protocol features. */
 #define VHOST_USER_F_PROTOCOL_FEATURES 30
+/* ... and that writes to guest memory go to the dirty log. */
+#define VHOST_F_LOG_ALL 26
 
 enum vu_protocol_feature {
 	VU_PF_MQ = 0,                   /* GET_QUEUE_NUM */
+	VU_PF_LOG_SHMFD = 1,            /* the dirty log comes as a descriptor */
 	VU_PF_REPLY_ACK = 3,            /* NEED_REPLY flag */
 	VU_PF_BACKEND_REQ = 5,          /* a channel for requests to the front end */
 	VU_PF_CONFIG = 9,               /* configuration space goes through the back end */
 	VU_PF_CONFIGURE_MEM_SLOTS = 15, /* regions come and go one by one */
+	VU_PF_DEVICE_STATE = 19,        /* the device's state can be moved */
 };
 
 enum vu_request {
@@ -27,6 +31,8 @@ enum vu_request {
 	VU_SET_OWNER = 3,
 	VU_RESET_OWNER = 4,
 	VU_SET_MEM_TABLE = 5,
+	VU_SET_LOG_BASE = 6,
+	VU_SET_LOG_FD = 7,
 	VU_SET_VRING_NUM = 8,
 	VU_SET_VRING_ADDR = 9,
 	VU_SET_VRING_BASE = 10,
@@ -44,6 +50,8 @@ enum vu_request {
 	VU_GET_MAX_MEM_SLOTS = 36,
 	VU_ADD_MEM_REG = 37,
 	VU_REM_MEM_REG = 38,
+	VU_SET_DEVICE_STATE_FD = 42,
+	VU_CHECK_DEVICE_STATE = 43,
 	VU_REQUEST_COUNT,
 };
 
@@ -76,13 +84,15 @@ static_assert(sizeof(struct vu_vring_state) == 8, "vhost-user: vring state");
 
 struct vu_vring_addr {
 	uint32_t index;
-	uint32_t flags; /* bit 0: log writes to the used ring */
+	uint32_t flags; /* VU_VRING_F_LOG, or 0 */
 	uint64_t desc;  /* this and the next two: addresses in the front end's space */
 	uint64_t used;
 	uint64_t avail;
-	uint64_t log; /* GPA for logging */
+	uint64_t log; /* where in the dirty log the used ring begins: GPA */
 };
 static_assert(sizeof(struct vu_vring_addr) == 40, "vhost-user: vring address");
+
+#define VU_VRING_F_LOG 1U /* writes to the used ring go to the dirty log */
 
 /* Payload of the three messages that carry a vring's descriptor. */
 #define VU_VRING_INDEX_MASK 0xffU
@@ -117,6 +127,32 @@ struct vu_config {
 };
 static_assert(offsetof(struct vu_config, data) == 12, "vhost-user: configuration space");
 
+/* The dirty log: bit n of the file from mmap_offset on stands for guest memory from n * 4 KiB on.
+ */
+struct vu_log_area {
+	uint64_t mmap_size; /* bytes */
+	uint64_t mmap_offset;
+};
+static_assert(sizeof(struct vu_log_area) == 16, "vhost-user: log description");
+
+/* Which way the device's state goes; phases: there is one. */
+enum vu_transfer_direction {
+	VU_TRANSFER_SAVE = 0,
+	VU_TRANSFER_LOAD = 1,
+};
+
+#define VU_TRANSFER_PHASE_STOPPED 0U
+
+struct vu_transfer {
+	uint32_t direction;
+	uint32_t phase;
+};
+static_assert(sizeof(struct vu_transfer) == 8, "vhost-user: device state transfer parameters");
+
+/* The reply to SET_DEVICE_STATE_FD: bits 0 to 7 not zero, it failed. */
+#define VU_TRANSFER_FAILED 0x1U
+#define VU_TRANSFER_NO_FD  0x100U /* there is no descriptor in the reply: use the one sent */
+
 union vu_payload {
 	uint64_t u64;
 	struct vu_vring_state state;
@@ -124,6 +160,8 @@ union vu_payload {
 	struct vu_mem_table table;
 	struct vu_mem_single single;
 	struct vu_config config;
+	struct vu_log_area log;
+	struct vu_transfer transfer;
 };
 
 #endif

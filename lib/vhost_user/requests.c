@@ -2,9 +2,8 @@
 #include "vhost_user/requests.h"
 
 #include <errno.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
+
+#include "vhost_user/socket.h"
 
 #define ANY_STATE  (1U << VU_STATE_NEW | 1U << VU_STATE_NEGOTIATED)
 #define NEGOTIATED (1U << VU_STATE_NEGOTIATED)
@@ -18,16 +17,15 @@ static int reply_u64(struct vu_session *s, uint64_t value)
 
 static int get_features(struct vu_session *s)
 {
-	return reply_u64(s, s->device_ops->features(s->opaque) |
-				    1ULL << VHOST_USER_F_PROTOCOL_FEATURES);
+	vu_driver_may_be_gone(s);
+	return reply_u64(s, s->device_ops->features(s->opaque) | VU_OWN_FEATURES);
 }
 
 static int set_features(struct vu_session *s)
 {
-	uint64_t own = 1ULL << VHOST_USER_F_PROTOCOL_FEATURES;
 	uint64_t wanted = s->payload.u64, old = s->features;
 
-	if (s->device_ops->set_features(s->opaque, wanted & ~own) < 0)
+	if (s->device_ops->set_features(s->opaque, wanted & ~VU_OWN_FEATURES) < 0)
 		return vu_fail(s, "SET_FEATURES has a bit that was not offered");
 	s->features = wanted;
 	s->state = VU_STATE_NEGOTIATED;
@@ -47,14 +45,20 @@ static int reset_owner(struct vu_session *s)
 	return 0;
 }
 
+static uint64_t protocol_features(const struct vu_session *s)
+{
+	return s->device_ops->transfer ? VU_PROTOCOL_FEATURES
+				       : VU_PROTOCOL_FEATURES & ~(1ULL << VU_PF_DEVICE_STATE);
+}
+
 static int get_protocol_features(struct vu_session *s)
 {
-	return reply_u64(s, VU_PROTOCOL_FEATURES);
+	return reply_u64(s, protocol_features(s));
 }
 
 static int set_protocol_features(struct vu_session *s)
 {
-	if (s->payload.u64 & ~VU_PROTOCOL_FEATURES)
+	if (s->payload.u64 & ~protocol_features(s))
 		return vu_fail(s, "SET_PROTOCOL_FEATURES has a bit that was not offered");
 	s->protocol_features = s->payload.u64;
 	return 0;
@@ -70,18 +74,9 @@ static int get_max_mem_slots(struct vu_session *s)
 	return reply_u64(s, GUEST_MEM_MAX_REGIONS);
 }
 
-bool vu_is_connection(int fd)
-{
-	struct sockaddr_un peer;
-	socklen_t len = sizeof(peer);
-
-	return getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
-	       len > offsetof(struct sockaddr_un, sun_path);
-}
-
 static int set_backend_req_fd(struct vu_session *s)
 {
-	if (vu_is_connection(s->fds[0]))
+	if (vu_socket_is_connection(s->fds[0]))
 		return vu_fail(s, "back-end channel is the front end's own connection");
 	vu_session_backend_lost(s);
 	s->backend_fd = s->fds[0];
@@ -121,6 +116,45 @@ static int set_config(struct vu_session *s)
 	return 0;
 }
 
+static bool suspended(const struct vu_session *s)
+{
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
+		if (vq_started(&s->ring[i].vq))
+			return false;
+	}
+	return true;
+}
+
+/* What is wrong with the request ends the transfer, not the session: the guest goes on here. */
+static int set_device_state_fd(struct vu_session *s)
+{
+	const struct vu_transfer t = s->payload.transfer;
+	bool load = t.direction == VU_TRANSFER_LOAD;
+	int fd = s->fds[0];
+
+	if ((t.direction != VU_TRANSFER_SAVE && !load) || t.phase != VU_TRANSFER_PHASE_STOPPED ||
+	    !suspended(s))
+		return reply_u64(s, VU_TRANSFER_FAILED | VU_TRANSFER_NO_FD);
+	s->fds[0] = -1;
+	s->loading = false;
+	if (s->device_ops->transfer(s->opaque, load, fd) < 0)
+		return reply_u64(s, VU_TRANSFER_FAILED | VU_TRANSFER_NO_FD);
+	s->loading = load;
+	return reply_u64(s, VU_TRANSFER_NO_FD);
+}
+
+static int check_device_state(struct vu_session *s)
+{
+	bool loading = s->loading;
+
+	s->loading = false;
+	if (!suspended(s) || s->device_ops->transfer_check(s->opaque) < 0)
+		return reply_u64(s, VU_TRANSFER_FAILED);
+	if (loading)
+		vu_device_loaded(s);
+	return reply_u64(s, 0);
+}
+
 #define SIZE(member) sizeof(((union vu_payload *)NULL)->member)
 #define CONFIG_MIN   offsetof(struct vu_config, data)
 #define TABLE_MIN    offsetof(struct vu_mem_table, region)
@@ -134,6 +168,11 @@ static const struct vu_request_row rows[VU_REQUEST_COUNT] = {
 	[VU_RESET_OWNER] = {"RESET_OWNER", 0, 0, 0, 0, -1, ANY_STATE, VU_REPLY_NONE, reset_owner},
 	[VU_SET_MEM_TABLE] = {"SET_MEM_TABLE", TABLE_MIN, SIZE(table), 0, VU_MEM_TABLE_MAX, -1,
 			      NEGOTIATED, VU_REPLY_NONE, vu_handle_mem_table},
+	/* Without LOG_SHMFD there would be an address of the front end's, of no use here. */
+	[VU_SET_LOG_BASE] = {"SET_LOG_BASE", SIZE(log), SIZE(log), 1, 1, VU_PF_LOG_SHMFD, ANY_STATE,
+			     VU_REPLY_PAYLOAD, vu_handle_log_base},
+	[VU_SET_LOG_FD] = {"SET_LOG_FD", 0, SIZE(u64), 1, 1, -1, ANY_STATE, VU_REPLY_NONE,
+			   vu_handle_log_fd},
 	[VU_SET_VRING_NUM] = {"SET_VRING_NUM", SIZE(state), SIZE(state), 0, 0, -1, NEGOTIATED,
 			      VU_REPLY_NONE, vu_handle_vring_num},
 	[VU_SET_VRING_ADDR] = {"SET_VRING_ADDR", SIZE(addr), SIZE(addr), 0, 0, -1, NEGOTIATED,
@@ -172,6 +211,11 @@ static const struct vu_request_row rows[VU_REQUEST_COUNT] = {
 	[VU_REM_MEM_REG] = {"REM_MEM_REG", SIZE(single), SIZE(single), 0, 1,
 			    VU_PF_CONFIGURE_MEM_SLOTS, NEGOTIATED, VU_REPLY_NONE,
 			    vu_handle_rem_mem},
+	[VU_SET_DEVICE_STATE_FD] = {"SET_DEVICE_STATE_FD", SIZE(transfer), SIZE(transfer), 1, 1,
+				    VU_PF_DEVICE_STATE, ANY_STATE, VU_REPLY_PAYLOAD,
+				    set_device_state_fd},
+	[VU_CHECK_DEVICE_STATE] = {"CHECK_DEVICE_STATE", 0, 0, 0, 0, VU_PF_DEVICE_STATE, ANY_STATE,
+				   VU_REPLY_PAYLOAD, check_device_state},
 };
 static_assert(VU_STATE_COUNT <= 8, "states fit the row's mask");
 

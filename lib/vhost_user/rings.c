@@ -17,7 +17,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "vhost_user/requests.h"
+#include "vhost_user/socket.h"
+#include "virtio/ring.h"
+
+#define BITS_PER_BYTE 8U
 
 static const char bad_index[] = "no such vring";
 
@@ -49,8 +54,12 @@ void vu_session_stop_ring(struct vu_session *s, uint32_t index)
 
 void vu_reset_device(struct vu_session *s)
 {
-	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
-		s->ring[i].used = s->ring[i].resumed = s->ring[i].unclear = false;
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
+		struct vu_ring *ring = &s->ring[i];
+
+		ring->used = ring->resumed = ring->unclear = ring->loaded = false;
+	}
+	s->loaded = false;
 	s->device_ops->reset(s->opaque);
 }
 
@@ -70,6 +79,74 @@ void vu_restart_device(struct vu_session *s)
 	vu_reset_device(s);
 }
 
+void vu_driver_may_be_gone(struct vu_session *s)
+{
+	if (s->features >> VHOST_USER_F_PROTOCOL_FEATURES & 1)
+		return;
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
+		vu_session_stop_ring(s, i);
+}
+
+void vu_device_loaded(struct vu_session *s)
+{
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
+		s->ring[i].used = s->ring[i].unclear = false;
+		s->ring[i].resumed = s->ring[i].loaded = true;
+	}
+	s->loaded = true;
+}
+
+/* Does [gpa, gpa + len) have its bits in the log? */
+static bool is_logged(const struct dirty_log *log, uint64_t gpa, uint64_t len)
+{
+	uint64_t end;
+
+	return checked_add(gpa, len, &end) &&
+	       (end - 1) >> DIRTY_LOG_PAGE_SHIFT < log->bytes * BITS_PER_BYTE;
+}
+
+/* Are all places logged that the device writes to in a ring that runs? */
+static bool ring_is_logged(const struct vq *vq, const struct dirty_log *log)
+{
+	const struct vq_state *st = &vq->st;
+	uint64_t size = st->size;
+
+	if (!st->packed)
+		return is_logged(log, st->log_gpa, VRING_USED_BYTES(size));
+	return is_logged(log, vq->desc_gpa, size * VRING_DESC_SIZE) &&
+	       is_logged(log, vq->device_gpa, sizeof(struct vring_packed_event));
+}
+
+/*
+ * Tells a ring that runs whether it writes to the dirty log: while there is one, LOG_ALL is
+ * acknowledged, and the ring's flag set. A write that the front end does not hear of would be
+ * missing in the guest when that has moved.
+ */
+static int update_log(struct vu_session *s, struct vq *vq)
+{
+	const struct dirty_log *log = &s->log.dirty;
+	bool due = log->map && vq->st.log_used && s->features >> VHOST_F_LOG_ALL & 1;
+
+	vq->log = NULL;
+	if (!due)
+		return 0;
+	if (!ring_is_logged(vq, log))
+		return vu_fail(s, "dirty log is too short for a vring");
+	vq->log = log;
+	return 0;
+}
+
+int vu_logs_changed(struct vu_session *s)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < VU_MAX_QUEUES; i++) {
+		if (vq_started(&s->ring[i].vq))
+			r = update_log(s, &s->ring[i].vq);
+	}
+	return r;
+}
+
 /* Starts a ring if it has all it needs and does not run yet. */
 static int update_ring(struct vu_session *s, uint32_t index)
 {
@@ -83,7 +160,15 @@ static int update_ring(struct vu_session *s, uint32_t index)
 	/* A driver that starts afresh lays the ring out anew; rings that run are of that start. */
 	if (ring->unclear && vq_fingerprint(&ring->vq) != ring->fingerprint)
 		vu_reset_device(s);
-	ring->unclear = false;
+	r = update_log(s, &ring->vq);
+	if (r) {
+		vq_stop(&ring->vq);
+		return r;
+	}
+	/* It moved where its state comes from, for all that is known here. */
+	ring->used = ring->used || ring->loaded;
+	ring->unclear = ring->loaded = false;
+	s->loading = s->loaded = false;
 	r = s->ring_ops->ring_started(s->opaque, index, ring->resumed);
 	if (r < 0) {
 		vq_stop(&ring->vq);
@@ -98,8 +183,11 @@ int vu_features_changed(struct vu_session *s, uint64_t old)
 			 1ULL << VIRTIO_F_INDIRECT_DESC;
 	bool handshake = s->features >> VHOST_USER_F_PROTOCOL_FEATURES & 1;
 
-	/* A driver does not change its mind about rings while it uses them. */
-	if ((old ^ s->features) & rings)
+	/*
+	 * A driver does not change its mind about rings while it uses them. But of the one that
+	 * came with the device's state nothing was known before.
+	 */
+	if ((old ^ s->features) & rings && !s->loaded)
 		vu_restart_device(s);
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
 		int r;
@@ -118,7 +206,7 @@ int vu_features_changed(struct vu_session *s, uint64_t old)
 		if (r)
 			return r;
 	}
-	return 0;
+	return vu_logs_changed(s);
 }
 
 /* After a change of the table: rings find their memory again, or the front end has erred. */
@@ -138,7 +226,7 @@ static int memory_changed(struct vu_session *s)
 	}
 	if (s->ring_ops->memory_changed(s->opaque) < 0)
 		return vu_fail(s, "out of memory for the balloon's bitmap");
-	return r;
+	return r ? r : vu_logs_changed(s); /* rings may be elsewhere for the guest */
 }
 
 static int add_region(struct vu_session *s, struct vu_memory *m, const struct vu_mem_region *r,
@@ -232,18 +320,39 @@ int vu_handle_vring_addr(struct vu_session *s)
 	if (!ring)
 		return vu_fail(s, bad_index);
 	st = &ring->vq.st;
-	if (vq_started(&ring->vq)) {
-		/* Sent again for the flags, which are about logging. */
-		if (st->desc_uaddr == a->desc && st->driver_uaddr == a->avail &&
-		    st->device_uaddr == a->used)
-			return 0;
+	/* May be sent again for the flags, which are about logging. */
+	if (vq_started(&ring->vq) && (st->desc_uaddr != a->desc || st->driver_uaddr != a->avail ||
+				      st->device_uaddr != a->used))
 		vu_restart_device(s);
-	}
+	st->log_used = a->flags & VU_VRING_F_LOG;
+	st->log_gpa = a->log;
+	if (vq_started(&ring->vq))
+		return update_log(s, &ring->vq);
 	st->desc_uaddr = a->desc;
 	st->driver_uaddr = a->avail;
 	st->device_uaddr = a->used;
 	ring->addr_set = true;
 	return update_ring(s, a->index);
+}
+
+int vu_handle_log_base(struct vu_session *s)
+{
+	const struct vu_log_area area = s->payload.log;
+	int fd = s->fds[0], r;
+
+	s->fds[0] = -1;
+	switch (vu_log_set(&s->log, area.mmap_offset, area.mmap_size, fd)) {
+	case 0:
+		break;
+	case -EFBIG:
+		return vu_fail(s, "dirty log is larger than its file");
+	default:
+		return vu_fail(s, "dirty log cannot be mapped");
+	}
+	r = vu_logs_changed(s);
+	s->payload.u64 = 0;
+	s->header.size = sizeof(s->payload.u64);
+	return r;
 }
 
 int vu_handle_set_base(struct vu_session *s)
@@ -257,11 +366,13 @@ int vu_handle_set_base(struct vu_session *s)
 	fresh = vq_fresh_base(ring->vq.st.packed);
 	/*
 	 * For a packed ring 0 says that both wrap counters are 0. User-mode-linux means a fresh
-	 * ring by it; only a front end that was told 0 means what it says.
+	 * ring by it; only a front end that was told 0 means what it says, here or where the
+	 * device's state comes from.
 	 */
-	if (base == 0 && !(ring->base_told && vq_base(&ring->vq) == 0))
+	if (base == 0 && !ring->loaded && !(ring->base_told && vq_base(&ring->vq) == 0))
 		base = fresh;
-	ring->resumed = ring->resumed && ring->base_told && base == vq_base(&ring->vq);
+	ring->resumed =
+		ring->loaded || (ring->resumed && ring->base_told && base == vq_base(&ring->vq));
 	ring->base_told = false;
 	if (vq_started(&ring->vq))
 		vu_restart_device(s);
@@ -289,45 +400,56 @@ int vu_handle_get_base(struct vu_session *s)
 
 /* Can the descriptor be waited for and written to, and is it none that ends the process or session?
  */
-static bool is_vring_fd(int fd)
+static bool is_signal_fd(int fd)
 {
 	struct epoll_event event;
 	struct stat st;
 
 	/* Eventfds have no file type. */
+	/* seccomp: fstat fstat64 newfstatat(3 == AT_EMPTY_PATH) */
 	if (fstat(fd, &st) < 0 ||
 	    ((st.st_mode & S_IFMT) != 0 && !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
 		return false;
 	/* An epoll set can become unfit to be watched at any later time: libuv would abort() then.
 	 */
+	/* seccomp: epoll_wait epoll_pwait */
 	if (epoll_wait(fd, &event, 1, 0) >= 0 || errno != EINVAL)
 		return false;
-	return !vu_is_connection(fd);
+	return !vu_socket_is_connection(fd);
 }
 
-/*
- * The descriptor of a KICK, CALL or ERR message for *slot, replacing an older one; -1 if the
- * message says that there is none.
- */
-static int take_vring_fd(struct vu_session *s, int *slot)
+/* The message's descriptor, for signals, to *slot, replacing an older one. */
+static int take_signal_fd(struct vu_session *s, int *slot)
 {
-	bool none = s->payload.u64 & VU_VRING_NO_FD;
 	int flags;
 
-	if (none != (s->n_fds == 0))
-		return vu_fail(s, "vring message does not match its descriptor");
 	if (*slot >= 0)
 		close(*slot);
 	*slot = -1;
-	if (none)
-		return 0;
-	if (!is_vring_fd(s->fds[0]))
-		return vu_fail(s, "vring descriptor is no eventfd, pipe or socket");
+	if (!is_signal_fd(s->fds[0]))
+		return vu_fail(s, "descriptor for signals is no eventfd, pipe or socket");
+	/* seccomp: fcntl(1 == F_GETFL) fcntl(1 == F_SETFL) close */
+	/* seccomp: fcntl64(1 == F_GETFL) fcntl64(1 == F_SETFL) */
 	flags = fcntl(s->fds[0], F_GETFL);
 	if (flags < 0 || fcntl(s->fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
-		return vu_fail(s, "vring descriptor cannot be used");
+		return vu_fail(s, "descriptor for signals cannot be used");
 	*slot = s->fds[0];
 	s->fds[0] = -1;
+	return 0;
+}
+
+/* ... of a KICK, CALL or ERR message; -1 if that says that there is none. */
+static int take_vring_fd(struct vu_session *s, int *slot)
+{
+	bool none = s->payload.u64 & VU_VRING_NO_FD;
+
+	if (none != (s->n_fds == 0))
+		return vu_fail(s, "vring message does not match its descriptor");
+	if (!none)
+		return take_signal_fd(s, slot);
+	if (*slot >= 0)
+		close(*slot);
+	*slot = -1;
 	return 0;
 }
 
@@ -382,4 +504,9 @@ int vu_handle_enable(struct vu_session *s)
 	if (!ring->enabled)
 		stop_ring(s, index);
 	return update_ring(s, index);
+}
+
+int vu_handle_log_fd(struct vu_session *s)
+{
+	return take_signal_fd(s, &s->log_fd);
 }

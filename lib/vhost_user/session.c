@@ -33,6 +33,7 @@ static void drop_fds(struct vu_session *s)
 
 static void close_fd(int *fd)
 {
+	/* seccomp: close */
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
@@ -43,9 +44,10 @@ void vu_session_init(struct vu_session *s, const struct vu_device_ops *device_op
 {
 	memset(s, 0, sizeof(*s));
 	vu_memory_init(&s->memory);
+	vu_log_init(&s->log);
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
 		s->ring[i].kick_fd = s->ring[i].call_fd = s->ring[i].err_fd = -1;
-	s->backend_fd = -1;
+	s->log_fd = s->backend_fd = -1;
 	s->device_ops = device_ops;
 	s->ring_ops = ring_ops;
 	s->opaque = opaque;
@@ -66,6 +68,8 @@ void vu_session_end(struct vu_session *s)
 		close_fd(&s->ring[i].call_fd);
 		close_fd(&s->ring[i].err_fd);
 	}
+	vu_log_clear(&s->log);
+	close_fd(&s->log_fd);
 	close_fd(&s->backend_fd);
 	vu_session_init(s, s->device_ops, s->ring_ops, s->opaque);
 	s->config_change_due = due;
@@ -243,4 +247,9 @@ void vu_session_backend_sent(struct vu_session *s)
 void vu_session_backend_lost(struct vu_session *s)
 {
 	close_fd(&s->backend_fd);
+}
+
+bool vu_session_patch(struct vu_session *s, const uint8_t *host)
+{
+	return vu_memory_patch(&s->memory, host) || vu_backing_patch(&s->log.backing, host);
 }

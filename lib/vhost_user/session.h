@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vhost_user/log.h"
 #include "vhost_user/memory.h"
 #include "vhost_user/protocol.h"
 #include "virtio/vq.h"
@@ -35,6 +36,17 @@ struct vu_device_ops {
 	void (*config_write)(void *opaque, uint32_t offset, const uint8_t *buf, uint32_t len);
 	/* The driver starts afresh: nothing is left of what it did before. */
 	void (*reset)(void *opaque);
+	/*
+	 * Begins to move the device's state: to fd or, `load`, from it, in place of another that
+	 * may be under way. All rings stand still. fd is the device's from here on, also on
+	 * failure. -errno: it cannot be done this way. NULL: no device state on offer.
+	 */
+	int (*transfer)(void *opaque, bool load, int fd);
+	/*
+	 * The front end has seen the end of the transfer that was begun last: how did it go? 0:
+	 * well; a state that was read holds from now on. -errno: not, and nothing has changed.
+	 */
+	int (*transfer_check)(void *opaque);
 };
 
 /* ... and of whoever serves its rings and memory. */
@@ -70,6 +82,7 @@ struct vu_ring {
 	bool base_told;       /* GET_VRING_BASE came, and SET_VRING_BASE not yet */
 	bool resumed;         /* when it starts, it goes on where it was stopped */
 	bool unclear;         /* ... or is a fresh one: what is in its memory tells */
+	bool loaded;          /* goes on at whatever base, with a state from elsewhere */
 	uint64_t fingerprint; /* of its memory, when it was stopped */
 };
 
@@ -79,8 +92,12 @@ struct vu_session {
 	uint64_t protocol_features; /* acknowledged */
 	struct vu_ring ring[VU_MAX_QUEUES];
 	struct vu_memory memory;
+	struct vu_log log;
+	int log_fd;     /* tells the front end that the log has changed; -1: none */
 	int backend_fd; /* channel for our requests; -1: none */
 	bool config_change_due;
+	bool loading; /* the transfer begun last brings a state, which has not been checked */
+	bool loaded;  /* it holds, and no ring has started since: what comes now is no reset */
 
 	const struct vu_device_ops *device_ops;
 	const struct vu_ring_ops *ring_ops;
@@ -136,6 +153,12 @@ void vu_session_backend_sent(struct vu_session *s);
 
 /* Forgets the back-end channel, which has failed. */
 void vu_session_backend_lost(struct vu_session *s);
+
+/*
+ * If host lies in memory that the front end shares, guest memory or log, puts zeroed private memory
+ * in the place of that whole mapping. For a SIGBUS handler: async-signal-safe. True if it did.
+ */
+bool vu_session_patch(struct vu_session *s, const uint8_t *host);
 
 /* Stops a ring that the device cannot go on with; the front end may start it anew. */
 void vu_session_stop_ring(struct vu_session *s, uint32_t index);

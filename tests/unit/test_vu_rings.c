@@ -316,6 +316,39 @@ static void features_again(void **state)
 	}
 }
 
+/*
+ * A front end that cannot say that rings are disabled asks for the features when its driver goes:
+ * from then on their memory is none of the device's business.
+ */
+static void driver_goes_without_a_word(void **state)
+{
+	struct vu_header header;
+	union vu_payload payload;
+
+	(void)state;
+	begin(F_V1 | F_PACKED, 0);
+	front_ring_prepare(&f, 0, 0);
+	front_ring_prepare(&f, 1, 0);
+	assert_true(front_runs(&f, 1));
+	f.resets = 0;
+	front_serve(&f, 0, 3);
+	assert_int_equal(front_send(&f, VU_GET_FEATURES, NULL, 0, -1), 0);
+	assert_true(front_reply(&f, &header, &payload));
+	assert_false(front_runs(&f, 0));
+	assert_false(front_runs(&f, 1));
+	front_ring_prepare(&f, 0, 0);
+	assert_true(front_runs(&f, 0));
+	assert_false(f.resumed[0]);
+	assert_int_equal(f.resets, 1);
+	front_end(&f);
+	/* Others do say it. */
+	begin(F_PROTOCOL, 2);
+	assert_int_equal(front_send(&f, VU_GET_FEATURES, NULL, 0, -1), 0);
+	assert_true(front_reply(&f, &header, &payload));
+	assert_true(front_runs(&f, 0));
+	front_end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +363,7 @@ int main(void)
 		cmocka_unit_test(running_ring_set_up_anew),
 		cmocka_unit_test(packed_base_zero),
 		cmocka_unit_test(features_again),
+		cmocka_unit_test(driver_goes_without_a_word),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,6 +22,8 @@ static const struct {
 	{VU_SET_OWNER, 0, 0, 0, 0, -1, NEW | READY, false},
 	{VU_RESET_OWNER, 0, 0, 0, 0, -1, NEW | READY, false},
 	{VU_SET_MEM_TABLE, 8, 8 + 8 * 32, 0, 8, -1, READY, false},
+	{VU_SET_LOG_BASE, 16, 16, 1, 1, VU_PF_LOG_SHMFD, NEW | READY, true},
+	{VU_SET_LOG_FD, 0, 8, 1, 1, -1, NEW | READY, false},
 	{VU_SET_VRING_NUM, 8, 8, 0, 0, -1, READY, false},
 	{VU_SET_VRING_ADDR, 40, 40, 0, 0, -1, READY, false},
 	{VU_SET_VRING_BASE, 8, 8, 0, 0, -1, READY, false},
@@ -39,6 +41,8 @@ static const struct {
 	{VU_GET_MAX_MEM_SLOTS, 0, 0, 0, 0, VU_PF_CONFIGURE_MEM_SLOTS, NEW | READY, true},
 	{VU_ADD_MEM_REG, 40, 40, 1, 1, VU_PF_CONFIGURE_MEM_SLOTS, READY, false},
 	{VU_REM_MEM_REG, 40, 40, 0, 1, VU_PF_CONFIGURE_MEM_SLOTS, READY, false},
+	{VU_SET_DEVICE_STATE_FD, 8, 8, 1, 1, VU_PF_DEVICE_STATE, NEW | READY, true},
+	{VU_CHECK_DEVICE_STATE, 0, 0, 0, 0, VU_PF_DEVICE_STATE, NEW | READY, true},
 };
 
 static bool refused_by_table(const char *error)
@@ -256,8 +260,8 @@ static void answers(void **state)
 {
 	(void)state;
 	front_negotiate(&f, F_PROTOCOL);
-	expect_u64(VU_GET_FEATURES, F_OFFERED | F_PROTOCOL);
-	expect_u64(VU_GET_PROTOCOL_FEATURES, 0x8229);
+	expect_u64(VU_GET_FEATURES, F_OFFERED | F_PROTOCOL | F_LOG);
+	expect_u64(VU_GET_PROTOCOL_FEATURES, 0x8822b);
 	expect_u64(VU_GET_QUEUE_NUM, 6);
 	expect_u64(VU_GET_MAX_MEM_SLOTS, 64);
 	assert_int_equal(front_get_base(&f, 5), 0);
@@ -265,9 +269,9 @@ static void answers(void **state)
 	for (uint32_t bit = 0; bit < 64; bit++) {
 		front_init(&f);
 		assert_int_equal(front_send_u64(&f, VU_SET_PROTOCOL_FEATURES, BIT(bit), -1),
-				 0x8229ULL >> bit & 1 ? 0 : -EPROTO);
+				 0x8822bULL >> bit & 1 ? 0 : -EPROTO);
 		assert_int_equal(front_send_u64(&f, VU_SET_FEATURES, BIT(bit), -1),
-				 (F_OFFERED | F_PROTOCOL) >> bit & 1 ? 0 : -EPROTO);
+				 (F_OFFERED | F_PROTOCOL | F_LOG) >> bit & 1 ? 0 : -EPROTO);
 		front_end(&f);
 	}
 }

@@ -18,6 +18,7 @@
 #include "vhost_user/session.h"
 
 #define F_PROTOCOL BIT(VHOST_USER_F_PROTOCOL_FEATURES)
+#define F_LOG      BIT(VHOST_F_LOG_ALL)
 #define F_V1       BIT(VIRTIO_F_VERSION_1)
 #define F_PACKED   BIT(VIRTIO_F_RING_PACKED)
 #define F_EVENT    BIT(VIRTIO_F_EVENT_IDX)
@@ -34,6 +35,11 @@ struct test_front {
 	bool resumed[VU_MAX_QUEUES];
 	uint32_t changing, changed;
 	int start_result, changed_result;
+	/* the device's state: what was asked, and what it answers */
+	uint32_t transfers, checks;
+	bool transfer_load;
+	int transfer_fd; /* -1: none */
+	int transfer_result, check_result;
 
 	int memory; /* file of guest memory */
 	uint8_t *map;
@@ -79,6 +85,28 @@ static inline void front_reset(void *opaque)
 	((struct test_front *)opaque)->resets++;
 }
 
+static inline int front_transfer(void *opaque, bool load, int fd)
+{
+	struct test_front *f = opaque;
+
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
+		assert_false(vq_started(&f->s.ring[i].vq));
+	if (f->transfer_fd >= 0)
+		close(f->transfer_fd);
+	f->transfers++;
+	f->transfer_load = load;
+	f->transfer_fd = fd;
+	return f->transfer_result;
+}
+
+static inline int front_transfer_check(void *opaque)
+{
+	struct test_front *f = opaque;
+
+	f->checks++;
+	return f->check_result;
+}
+
 static inline void front_changing(void *opaque)
 {
 	((struct test_front *)opaque)->changing++;
@@ -114,14 +142,14 @@ static inline void front_stopping(void *opaque, uint32_t index)
 
 static inline void front_init(struct test_front *f)
 {
-	static const struct vu_device_ops device = {front_features, front_set_features,
-						    front_config_read, front_config_write,
-						    front_reset};
+	static const struct vu_device_ops device = {
+		front_features, front_set_features, front_config_read,   front_config_write,
+		front_reset,    front_transfer,     front_transfer_check};
 	static const struct vu_ring_ops rings = {front_changing, front_changed, front_started,
 						 front_stopping};
 
 	memset(f, 0, sizeof(*f));
-	f->memory = -1;
+	f->memory = f->transfer_fd = -1;
 	vu_session_init(&f->s, &device, &rings, f);
 }
 
@@ -307,6 +335,8 @@ static inline void front_end(struct test_front *f)
 	vu_session_end(&f->s);
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
 		assert_false(front_runs(f, i));
+	if (f->transfer_fd >= 0)
+		close(f->transfer_fd);
 	if (f->memory >= 0) {
 		munmap(f->map, FRONT_PAGES * PAGE);
 		close(f->memory);
