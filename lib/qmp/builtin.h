@@ -14,8 +14,7 @@ struct json_object *qmp_version_info(const struct qmp_server *server);
 /* The server @req came to. While its handler runs, that is, while its connection is there. */
 const struct qmp_server *qmp_request_server(const struct qmp_request *req);
 
-/* Whether capabilities negotiation of @conn is over; it becomes so once and for all. */
-bool qmp_conn_negotiated(const struct qmp_conn *conn);
+/* Capabilities negotiation of @conn is over, once and for all. */
 void qmp_conn_set_negotiated(struct qmp_conn *conn);
 
 #endif

@@ -339,6 +339,12 @@ void qmp_scan_done(struct qmp_scan *scan)
 		restart(scan);
 }
 
+bool qmp_scan_at_start(const struct qmp_scan *scan)
+{
+	return scan->complete ||
+	       (scan->state == QMP_SCAN_BETWEEN && !scan->braces && !scan->brackets);
+}
+
 enum qmp_scan_event qmp_scan(struct qmp_scan *scan, const char *data, size_t len, size_t *used,
 			     struct qmp_error *err)
 {

@@ -54,6 +54,9 @@ enum qmp_scan_event qmp_scan(struct qmp_scan *scan, const char *data, size_t len
 /* The text got with QMP_SCAN_TEXT has served; without this, the next call of qmp_scan() sees so. */
 void qmp_scan_done(struct qmp_scan *scan);
 
+/* Whether no text has begun: another scanner could take the stream over here. */
+bool qmp_scan_at_start(const struct qmp_scan *scan);
+
 void qmp_scan_free(struct qmp_scan *scan);
 
 #endif

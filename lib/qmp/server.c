@@ -38,6 +38,9 @@
  * (QMP specification), and libvirt, qemu.qmp and qmp-shell do; "data" stays what the schema says.
  *
  * Lines end in "\r\n" as QEMU's do: libvirt looks for just that.
+ *
+ * A connection outlives the process that serves it if it is handed over while it is idle. All that
+ * there is to know of it then is whether it has negotiated.
  */
 #include "qmp/server.h"
 
@@ -509,32 +512,49 @@ void qmp_server_init(struct qmp_server *server, const struct qmp_schema *schema,
 	server->schema.base = &qmp_builtin_schema;
 }
 
-struct qmp_conn *qmp_conn_new(struct qmp_server *server)
+struct qmp_conn *qmp_conn_resume(struct qmp_server *server, bool negotiated)
 {
-	struct json_object *version = qmp_version_info(server);
-	struct qmp_conn *conn;
+	struct qmp_conn *conn =
+		calloc(1, sizeof(*conn) + server->schema.n_events * sizeof(conn->slots[0]));
 
-	conn = calloc(1, sizeof(*conn) + server->schema.n_events * sizeof(conn->slots[0]));
-	if (!conn || !version) {
-		free(conn);
-		json_object_put(version);
+	if (!conn)
 		return NULL;
-	}
 	conn->server = server;
-	qmp_buf_append(&conn->out, "{\"QMP\": {\"version\": ", 20);
-	qmp_json_write(&conn->out, version);
-	qmp_buf_append(&conn->out, ", \"capabilities\": []}}", 22);
-	json_object_put(version);
-	end_line(conn);
-	if (conn->failed) {
-		free(conn);
-		return NULL;
-	}
+	conn->negotiated = negotiated;
 	conn->next = server->conns;
 	if (conn->next)
 		conn->next->prev = conn;
 	server->conns = conn;
 	return conn;
+}
+
+struct qmp_conn *qmp_conn_new(struct qmp_server *server)
+{
+	struct json_object *version = qmp_version_info(server);
+	struct qmp_conn *conn = version ? qmp_conn_resume(server, false) : NULL;
+
+	if (conn) {
+		qmp_buf_append(&conn->out, "{\"QMP\": {\"version\": ", 20);
+		qmp_json_write(&conn->out, version);
+		qmp_buf_append(&conn->out, ", \"capabilities\": []}}", 22);
+		end_line(conn);
+		if (conn->failed) {
+			qmp_conn_free(conn);
+			conn = NULL;
+		}
+	}
+	json_object_put(version);
+	return conn;
+}
+
+bool qmp_conn_idle(const struct qmp_conn *conn)
+{
+	for (size_t i = 0; i < conn->server->schema.n_events; i++) {
+		if (conn->slots[i].full)
+			return false;
+	}
+	return !conn->failed && !conn->current && !conn->running && !conn->parked.len &&
+	       !conn->out.len && !conn->in_flight && qmp_scan_at_start(&conn->scan);
 }
 
 void qmp_conn_free(struct qmp_conn *conn)

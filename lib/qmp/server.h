@@ -54,6 +54,21 @@ int qmp_server_event(struct qmp_server *server, size_t event, struct json_object
 struct qmp_conn *qmp_conn_new(struct qmp_server *server);
 
 /*
+ * A client that another process has served, and handed over with its connection when that was idle:
+ * it gets no greeting. @negotiated: as qmp_conn_negotiated() said there. NULL: out of memory.
+ */
+struct qmp_conn *qmp_conn_resume(struct qmp_server *server, bool negotiated);
+
+/* Whether capabilities negotiation is over: the client may run commands and hears of events. */
+bool qmp_conn_negotiated(const struct qmp_conn *conn);
+
+/*
+ * Whether this client could be handed over now: nothing that it has sent is half read or waits to
+ * be answered, and it has been sent all that was for it. False for one that has failed.
+ */
+bool qmp_conn_idle(const struct qmp_conn *conn);
+
+/*
  * The client is gone. A request still deferred stays valid; completing it does nothing.
  * Not from within a handler. NULL is allowed.
  */

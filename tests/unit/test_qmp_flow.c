@@ -252,6 +252,165 @@ static void test_conn_list(void **state)
 	qmp_conn_free(NULL);
 }
 
+/* Handed over as another process would: what is known of the old one is one bit. */
+static struct qmp_conn *hand_over(struct qmp_conn *old)
+{
+	bool negotiated = qmp_conn_negotiated(old);
+	struct qmp_conn *conn;
+
+	assert_true(qmp_conn_idle(old));
+	qmp_conn_free(old);
+	conn = qmp_conn_resume(&server, negotiated);
+	assert_non_null(conn);
+	assert_int_equal(qmp_conn_negotiated(conn), negotiated);
+	assert_true(qmp_conn_idle(conn));
+	assert_true(qmp_conn_wants_input(conn));
+	return conn;
+}
+
+static void test_hand_over(void **state)
+{
+	struct qmp_conn *conn = connect_raw();
+
+	(void)state;
+	/* before negotiation: no greeting again, and negotiation is still to come */
+	conn = hand_over(conn);
+	expect(conn, "");
+	qmp_server_event(&server, EVENT_PLAIN, NULL, 1700000000, 5);
+	expect(conn, "");
+	feed(conn, "{\"execute\": \"nothing\"}");
+	expect(conn, NOT_FOUND(EXPECTING));
+	feed(conn, NEGOTIATE);
+	expect(conn, OK);
+	assert_true(qmp_conn_negotiated(conn));
+	/* after it: not again */
+	conn = hand_over(conn);
+	expect(conn, "");
+	feed(conn, "{\"execute\": \"nothing\", \"id\": 1}");
+	expect(conn, "{\"return\": {}, \"id\": 1}\r\n");
+	feed(conn, NEGOTIATE);
+	expect(conn, NOT_FOUND("Capabilities negotiation is already complete, command ignored"));
+	qmp_server_event(&server, EVENT_PLAIN, NULL, 1700000000, 5);
+	expect(conn, STAMP "\"PLAIN\"}\r\n");
+	/* blanks between texts belong to none */
+	feed(conn, " \r\n\t");
+	conn = hand_over(conn);
+	feed(conn, "{\"execute\": \"nothing\"}");
+	expect(conn, OK);
+	qmp_conn_free(conn);
+}
+
+static void test_idle_input(void **state)
+{
+	static const char text[] = "{\"execute\": \"echo\", \"arguments\": {\"value\": "
+				   "[\"a\\n\", {\"b\": -1.5e3}, true]}}";
+	struct qmp_conn *conn = connect_open();
+	char byte;
+
+	(void)state;
+	/* not within a text, wherever it is cut */
+	for (size_t i = 0; i < sizeof(text) - 1; i++) {
+		assert_true(qmp_conn_idle(conn) == (i == 0));
+		byte = text[i];
+		assert_int_equal(qmp_conn_feed(conn, &byte, 1), 0);
+	}
+	assert_false(qmp_conn_idle(conn)); /* the answer waits */
+	expect(conn, "{\"return\": [[\"a\\n\", {\"b\": -1500.0}, true]]}\r\n");
+	assert_true(qmp_conn_idle(conn));
+	/* a number ends with the byte behind it */
+	feed(conn, "12");
+	assert_false(qmp_conn_idle(conn));
+	feed(conn, " ");
+	expect(conn, GENERIC("QMP input must be a JSON object"));
+	assert_true(qmp_conn_idle(conn));
+	/* a text that is refused, to its end */
+	feed(conn, "{\"x\": \"\\q\"");
+	expect(conn, GENERIC("JSON parse error, invalid escape sequence in string"));
+	assert_false(qmp_conn_idle(conn));
+	feed(conn, "}");
+	assert_true(qmp_conn_idle(conn));
+	/* or abandoned */
+	feed(conn, "{\"x\": [\xff");
+	expect(conn, GENERIC("JSON parse error, stray '\\ufffd'"));
+	assert_true(qmp_conn_idle(conn));
+	qmp_conn_free(conn);
+}
+
+static void test_idle_output(void **state)
+{
+	struct qmp_conn *conn = connect_open(), *raw = qmp_conn_new(&server);
+	struct qmp_request *req;
+	size_t len;
+	char *data;
+
+	(void)state;
+	/* the greeting is output like any other */
+	assert_non_null(raw);
+	assert_false(qmp_conn_idle(raw));
+	expect(raw, GREETING);
+	assert_true(qmp_conn_idle(raw));
+	qmp_conn_free(raw);
+	/* handed out is not written */
+	feed(conn, "{\"execute\": \"nothing\"}");
+	assert_false(qmp_conn_idle(conn));
+	data = qmp_conn_take_output(conn, &len);
+	free(data);
+	assert_false(qmp_conn_idle(conn));
+	qmp_conn_written(conn, len - 1);
+	assert_false(qmp_conn_idle(conn));
+	qmp_conn_written(conn, 1);
+	assert_true(qmp_conn_idle(conn));
+	/* an answer is owed, and input parked behind it */
+	feed(conn, "{\"execute\": \"later\"}");
+	assert_false(qmp_conn_idle(conn));
+	feed(conn, "{\"execute\": \"nothing\"");
+	req = deferred;
+	deferred = NULL;
+	qmp_request_complete(req, json_object_new_string("x"), NULL);
+	expect(conn, "{\"return\": \"x\"}\r\n");
+	assert_false(qmp_conn_idle(conn));
+	feed(conn, "}");
+	expect(conn, OK);
+	assert_true(qmp_conn_idle(conn));
+	qmp_conn_free(conn);
+}
+
+static void test_idle_events(void **state)
+{
+	struct qmp_conn *conn = connect_open();
+	size_t len;
+	char *data;
+
+	(void)state;
+	feed(conn, "{\"execute\": \"big\"}{\"execute\": \"big\"}");
+	qmp_server_event(&server, EVENT_PLAIN, NULL, 1700000000, 5);
+	data = qmp_conn_take_output(conn, &len);
+	free(data);
+	/* held back until there is room, then in the output */
+	assert_false(qmp_conn_idle(conn));
+	qmp_conn_written(conn, len);
+	assert_false(qmp_conn_idle(conn));
+	expect(conn, STAMP "\"PLAIN\"}\r\n");
+	assert_true(qmp_conn_idle(conn));
+	qmp_conn_free(conn);
+}
+
+static void test_idle_failed(void **state)
+{
+	struct qmp_conn *conn = connect_open();
+	char chunk[4096];
+
+	(void)state;
+	memset(chunk, ' ', sizeof(chunk));
+	feed(conn, "{\"execute\": \"later\"}");
+	while (qmp_conn_feed(conn, chunk, sizeof(chunk)) == 0)
+		;
+	qmp_request_complete(deferred, json_object_new_string("x"), NULL);
+	assert_true(qmp_conn_failed(conn));
+	assert_false(qmp_conn_idle(conn));
+	qmp_conn_free(conn);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +423,11 @@ int main(void)
 		cmocka_unit_test_setup(test_event_flood, setup),
 		cmocka_unit_test_setup(test_events_held_back, setup),
 		cmocka_unit_test_setup(test_conn_list, setup),
+		cmocka_unit_test_setup(test_hand_over, setup),
+		cmocka_unit_test_setup(test_idle_input, setup),
+		cmocka_unit_test_setup(test_idle_output, setup),
+		cmocka_unit_test_setup(test_idle_events, setup),
+		cmocka_unit_test_setup(test_idle_failed, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
