@@ -7,6 +7,7 @@ struct instant clock_now(void)
 {
 	struct timespec mono, wall;
 
+	/* seccomp: clock_gettime clock_gettime64 */
 	clock_gettime(CLOCK_MONOTONIC, &mono);
 	clock_gettime(CLOCK_REALTIME, &wall);
 	return (struct instant){

@@ -5,6 +5,7 @@
 
 #include "balloon/balloon.h"
 #include "base/instant.h"
+#include "policy/health.h"
 #include "qmp/schema.h"
 
 /* Index in the schema's event table. */
@@ -13,6 +14,10 @@ enum monitor_event {
 	EVENT_BALLOON,
 	EVENT_VMM_CONNECTED,
 	EVENT_VMM_DISCONNECTED,
+	EVENT_GUEST_PRESSURE,
+	EVENT_GUEST_HEALTH_CHANGE,
+	EVENT_FREE_PAGE_HINT,
+	EVENT_DEVICE_RESTARTED,
 	EVENT_COUNT,
 };
 
@@ -21,6 +26,12 @@ extern const struct qmp_schema monitor_schema;
 
 /* The data of guest-stats and of the event BALLOON. */
 struct json_object *commands_stats(const struct balloon_stats *stats, struct instant now);
+
+/* The data of GUEST_PRESSURE, GUEST_HEALTH_CHANGE, FREE_PAGE_HINT and DEVICE_RESTARTED. */
+struct json_object *commands_pressure_event(const struct balloon *b);
+struct json_object *commands_health(const struct health *h, struct instant now);
+struct json_object *commands_hint(const struct balloon *b);
+struct json_object *commands_restarted(const char *reason, uint64_t restarts);
 
 /* The statistics as `info balloon` shows them, behind what stands in text already. */
 void commands_stats_text(const struct balloon_stats *stats, struct instant now,

@@ -1,34 +1,22 @@
 // SPDX-License-Identifier: MIT
 /*
- * Turns. A kick runs its ring once, for a bounded amount of work. A ring that has more to do is
- * marked in `ready` and gets another turn in the loop's next round, after sockets and timers had
- * theirs: so a guest that refills a ring as fast as it drains, or sends a buffer of gigabytes,
- * keeps nobody waiting.
- *
  * Guest memory that vanishes. A front end can truncate the file behind the memory it shares;
  * touching it then is a SIGBUS. The handler puts zeroed private memory in its place, so that what
  * is being done comes to its end, and the session is ended as soon as that is noticed.
- *
- * One quirk of user-mode-linux: once in a while its interrupt is lost, and the guest sleeps on
- * until something else wakes it. A ring whose driver was notified and that does nothing for
- * NUDGE_MS is notified once more; the driver does not mind.
  */
 #include "frontend.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "log.h"
-#include "unix_socket.h"
 #include "vhost_user/socket.h"
 
-#define NUDGE_MS        20
-#define POLL_MS         5 /* rings without a kick descriptor */
-#define ACCEPT_RETRY_MS 200
+#define DEATHS_MAX 3 /* of one buffer, before its ring is given up */
 
 static struct frontend *sigbus_frontend;
 static volatile sig_atomic_t memory_vanished;
@@ -36,15 +24,14 @@ static volatile sig_atomic_t memory_vanished;
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	(void)context;
-	if (vu_memory_patch(&sigbus_frontend->session.memory, info->si_addr))
+	if (vu_session_patch(&sigbus_frontend->session, info->si_addr))
 		memory_vanished = 1;
 	else
+		/* seccomp: rt_sigaction rt_sigreturn sigreturn */
 		signal(sig, SIG_DFL); /* a fault of our own: it comes again and ends the process */
 }
 
 static void end_session(struct frontend *f, const char *reason);
-
-static void listen_again(struct frontend *f);
 
 /* After anything that may have touched guest memory. False: the session is over. */
 static bool memory_intact(struct frontend *f)
@@ -56,64 +43,64 @@ static bool memory_intact(struct frontend *f)
 	return false;
 }
 
-static void set_ready(struct frontend *f, uint32_t index);
+/* --- rings ------------------------------------------------------------------------------------ */
 
-static void run_ring(struct frontend *f, uint32_t index)
+uint64_t frontend_served(const struct frontend *f, uint32_t ring)
 {
-	f->ready &= ~(1U << index);
-	f->notified &= ~(1U << index);
-	if (balloon_queue_run(f->balloon, index, clock_now()))
-		set_ready(f, index);
-	memory_intact(f);
+	int queue = balloon_queue_of(f->balloon, ring);
+
+	return queue < 0 ? 0 : f->balloon->st.buffers[queue];
 }
 
-static void on_turn(uv_idle_t *turn)
+static bool run_ring(void *opaque, uint32_t ring)
 {
-	struct frontend *f = turn->data;
-	uint32_t ready = f->ready;
+	struct frontend *f = opaque;
+	bool more;
 
-	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
-		/* A ring may have stopped since, with the session that it was in. */
-		if (ready & f->ready & 1U << i)
-			run_ring(f, i);
-	}
-	if (!f->ready)
-		uv_idle_stop(turn);
+	/* Before anything of the guest's is looked at. */
+	block_busy(f->block, BLOCK_RING, ring, frontend_served(f, ring));
+	more = balloon_queue_run(f->balloon, ring, clock_now());
+	block_idle(f->block);
+	vu_socket_signal_log(&f->session, ring);
+	f->ops->touched(f->opaque);
+	return memory_intact(f) && more;
 }
 
-static void set_ready(struct frontend *f, uint32_t index)
+static void ring_kicked(void *opaque, uint32_t ring)
 {
-	f->ready |= 1U << index;
-	uv_idle_start(&f->turn, on_turn);
+	struct frontend *f = opaque;
+
+	balloon_queue_kicked(f->balloon, ring);
 }
 
-static void on_poll(uv_timer_t *timer)
+static uint64_t ring_served(void *opaque, uint32_t ring)
 {
-	struct frontend *f = timer->data;
-
-	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
-		if (f->polled & 1U << i)
-			run_ring(f, i);
-	}
+	return frontend_served(opaque, ring);
 }
 
-static void on_nudge(uv_timer_t *timer)
+static void ring_dead(void *opaque, uint32_t ring)
 {
-	struct frontend *f = timer->data;
+	struct frontend *f = opaque;
 
-	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
-		if (f->notified & 1U << i)
-			vu_socket_signal(f->session.ring[i].call_fd);
-	}
-	f->notified = 0;
+	vu_session_stop_ring(&f->session, ring);
+	f->ops->released(f->opaque);
+}
+
+static const struct turns_ops turns_ops = {
+	.run = run_ring,
+	.kicked = ring_kicked,
+	.served = ring_served,
+	.dead = ring_dead,
+};
+
+void frontend_run_rings(struct frontend *f, uint32_t rings)
+{
+	turns_want(&f->turns, rings);
 }
 
 void frontend_notify(struct frontend *f, uint32_t queue)
 {
-	vu_socket_signal(f->session.ring[queue].call_fd);
-	f->notified |= 1U << queue;
-	if (!uv_is_active((uv_handle_t *)&f->nudge))
-		uv_timer_start(&f->nudge, on_nudge, NUDGE_MS, 0);
+	turns_notify(&f->turns, queue);
 }
 
 void frontend_queue_broken(struct frontend *f, uint32_t queue)
@@ -124,37 +111,7 @@ void frontend_queue_broken(struct frontend *f, uint32_t queue)
 	vu_socket_signal(ring->err_fd);
 }
 
-/* One kick descriptor: which ring it belongs to is where in f->kick it stands. */
-static void on_kick(struct frontend *f, uint32_t index)
-{
-	int r = vu_socket_take_kick(f->session.ring[index].kick_fd);
-
-	if (r > 0) {
-		run_ring(f, index);
-	} else if (r < 0) {
-		/* Readable for ever, and never a kick: the loop would spin. */
-		log_limited("kick descriptor of queue %u is dead", index);
-		vu_session_stop_ring(&f->session, index);
-	}
-}
-
-#define KICK_CALLBACK(i)                                  \
-	static void on_kick_##i(void *opaque, int events) \
-	{                                                 \
-		(void)events;                             \
-		on_kick(opaque, i);                       \
-	}
-KICK_CALLBACK(0)
-KICK_CALLBACK(1)
-KICK_CALLBACK(2)
-KICK_CALLBACK(3)
-KICK_CALLBACK(4)
-KICK_CALLBACK(5)
-
-static const watch_cb kick_callbacks[] = {on_kick_0, on_kick_1, on_kick_2,
-					  on_kick_3, on_kick_4, on_kick_5};
-static_assert(sizeof(kick_callbacks) / sizeof(kick_callbacks[0]) == VU_MAX_QUEUES,
-	      "a callback for every queue");
+/* --- the device ------------------------------------------------------------------------------- */
 
 static uint64_t device_features(void *opaque)
 {
@@ -188,7 +145,26 @@ static void device_reset(void *opaque)
 {
 	struct frontend *f = opaque;
 
+	transfer_forget(&f->transfer);
 	balloon_reset(f->balloon);
+}
+
+static int device_transfer(void *opaque, bool load, int fd)
+{
+	struct frontend *f = opaque;
+
+	return transfer_start(&f->transfer, load, fd);
+}
+
+static int device_transfer_check(void *opaque)
+{
+	struct frontend *f = opaque;
+	int r = transfer_check(&f->transfer);
+
+	if (r < 0)
+		log_limited("device state: %s",
+			    f->transfer.error ? f->transfer.error : strerror(-r));
+	return r;
 }
 
 static const struct vu_device_ops device_ops = {
@@ -197,6 +173,8 @@ static const struct vu_device_ops device_ops = {
 	.config_read = device_config_read,
 	.config_write = device_config_write,
 	.reset = device_reset,
+	.transfer = device_transfer,
+	.transfer_check = device_transfer_check,
 };
 
 static void memory_changing(void *opaque)
@@ -206,11 +184,38 @@ static void memory_changing(void *opaque)
 	balloon_memory_changing(f->balloon);
 }
 
+/* A session is gone on with, and its memory is there again. */
+static int restore_memory(struct frontend *f)
+{
+	static struct pageset held, hints;
+	const struct block_cold *cold = f->restored_cold;
+	int r = reclaim_restore(&f->reclaim, &f->session.memory, cold->half, &cold->layout, &held,
+				&hints);
+
+	if (r == 0)
+		balloon_restore(f->balloon, &f->restored->balloon, &f->session.memory.mem, &held,
+				&hints);
+	return r;
+}
+
+/* The balloon's bitmaps for the memory table as it is. */
+static int lay_out_memory(void *opaque)
+{
+	struct frontend *f = opaque;
+
+	return reclaim_memory_changed(&f->reclaim, f->balloon, &f->session.memory,
+				      block_cold(f->block)->half & 1);
+}
+
 static int memory_changed(void *opaque)
 {
 	struct frontend *f = opaque;
-	int r = reclaim_memory_changed(&f->reclaim, f->balloon, &f->session.memory);
+	int r;
 
+	if (f->restored)
+		return restore_memory(f);
+	transfer_hold(&f->transfer);
+	r = lay_out_memory(f);
 	f->ops->guest_changed(f->opaque);
 	return r;
 }
@@ -218,18 +223,11 @@ static int memory_changed(void *opaque)
 static int ring_started(void *opaque, uint32_t index, bool resumed)
 {
 	struct frontend *f = opaque;
-	int fd = f->session.ring[index].kick_fd;
 
-	if (fd >= 0) {
-		f->kick[index] = watch_start(f->loop, fd, UV_READABLE, kick_callbacks[index], f);
-		if (!f->kick[index])
-			return -EINVAL;
-	} else {
-		f->polled |= 1U << index;
-		uv_timer_start(&f->poll, on_poll, POLL_MS, POLL_MS);
-	}
-	balloon_queue_started(f->balloon, index, resumed);
-	set_ready(f, index);
+	transfer_stop(&f->transfer);
+	if (turns_begin(&f->turns, index) < 0)
+		return -EINVAL;
+	frontend_run_rings(f, balloon_queue_started(f->balloon, index, resumed));
 	f->ops->guest_changed(f->opaque);
 	return 0;
 }
@@ -237,16 +235,30 @@ static int ring_started(void *opaque, uint32_t index, bool resumed)
 static void ring_stopping(void *opaque, uint32_t index)
 {
 	struct frontend *f = opaque;
-	uint32_t bit = 1U << index;
 
-	watch_end(&f->kick[index]);
-	f->ready &= ~bit;
-	f->notified &= ~bit;
-	f->polled &= ~bit;
-	if (!f->polled)
-		uv_timer_stop(&f->poll);
+	turns_end(&f->turns, index);
 	balloon_queue_stopped(f->balloon, index);
 }
+
+static void transfer_released(void *opaque)
+{
+	struct frontend *f = opaque;
+
+	f->ops->released(f->opaque);
+}
+
+static uint64_t *map_loaded(void *opaque, size_t bytes)
+{
+	const struct frontend *f = opaque;
+
+	return reclaim_map_loaded(&f->reclaim, bytes);
+}
+
+static const struct transfer_ops transfer_ops = {
+	.memory_changed = lay_out_memory,
+	.map = map_loaded,
+	.released = transfer_released,
+};
 
 static const struct vu_ring_ops ring_ops = {
 	.memory_changing = memory_changing,
@@ -262,7 +274,7 @@ static void push_backend(struct frontend *f)
 {
 	int r;
 
-	/* A message may bring another channel: on_frontend() sees to it when all are handled. */
+	/* The message may bring another channel: handle_message() sees to it. */
 	if (f->receiving)
 		return;
 	r = vu_socket_send_backend(&f->session);
@@ -274,7 +286,9 @@ static void push_backend(struct frontend *f)
 	if (r < 0) {
 		log_limited("back-end channel lost: %s", strerror(-r));
 		vu_session_backend_lost(&f->session);
+		f->ops->released(f->opaque);
 	}
+	f->ops->touched(f->opaque);
 }
 
 static void on_backend_writable(void *opaque, int events)
@@ -289,100 +303,152 @@ void frontend_config_changed(struct frontend *f)
 	push_backend(f);
 }
 
-static void on_frontend(void *opaque, int events)
-{
-	struct frontend *f = opaque;
-	size_t unsent;
-	int r;
-
-	(void)events;
-	/* A message may bring another channel and close the one that is waited for. */
-	watch_end(&f->backend);
-	f->receiving = true;
-	r = vu_socket_send(&f->session, f->conn_fd);
-	if (r >= 0)
-		r = vu_socket_receive(&f->session, f->conn_fd);
-	f->receiving = false;
-	if (r < 0) {
-		const char *what = f->session.error;
-
-		memory_vanished = 0;
-		end_session(f, what               ? what
-			       : r == -ECONNRESET ? "the VMM closed the connection"
-						  : strerror(-r));
-		return;
-	}
-	if (!memory_intact(f))
-		return;
-	(void)vu_session_output(&f->session, &unsent);
-	watch_change(f->conn, (vu_session_wanted(&f->session) ? UV_READABLE : 0) |
-				      (unsent ? UV_WRITABLE : 0));
-	push_backend(f);
-}
-
-static void begin_session(struct frontend *f, int fd)
-{
-	f->conn = watch_start(f->loop, fd, UV_READABLE, on_frontend, f);
-	if (!f->conn) {
-		log_line("cannot serve a VMM: out of memory");
-		close(fd);
-		return;
-	}
-	f->conn_fd = fd;
-	watch_end(&f->listener);
-	f->ops->connected(f->opaque);
-}
+/* --- what the front end does ------------------------------------------------------------------ */
 
 static void end_session(struct frontend *f, const char *reason)
 {
-	char why[128];
+	bool changing = f->changing;
 
-	if (f->conn_fd < 0)
+	if (!f->connection)
 		return;
-	strncpy(why, reason, sizeof(why) - 1); /* the session forgets it */
-	why[sizeof(why) - 1] = '\0';
-	watch_end(&f->conn);
+	f->changing = true;
+	snprintf(f->reason, sizeof(f->reason), "%s", reason); /* the session forgets it */
 	watch_end(&f->backend);
+	transfer_stop(&f->transfer);
 	vu_session_end(&f->session);
-	uv_timer_stop(&f->nudge);
-	close(f->conn_fd);
-	f->conn_fd = -1;
-	f->ops->disconnected(f->opaque, why);
-	if (f->listen_fd >= 0)
-		listen_again(f);
-	else
-		f->ops->finished(f->opaque);
+	turns_quiet(&f->turns);
+	f->connection = 0;
+	f->changing = changing;
+	f->ops->released(f->opaque);
+	f->ops->disconnected(f->opaque, f->reason);
 }
 
-static void on_retry(uv_timer_t *timer)
+/* Moves what the session has to say into reply. */
+static uint32_t take_reply(struct frontend *f, uint8_t *reply)
 {
-	listen_again(timer->data);
+	size_t len;
+	const uint8_t *out = vu_session_output(&f->session, &len);
+
+	if (len > CHANNEL_REPLY_MAX)
+		len = CHANNEL_REPLY_MAX;
+	memcpy(reply, out, len);
+	vu_session_sent(&f->session, len);
+	return (uint32_t)len;
 }
 
-static void on_connection(void *opaque, int events)
+static int feed(struct frontend *f, const uint8_t *bytes, uint32_t len, const int *fds,
+		uint32_t n_fds)
 {
-	struct frontend *f = opaque;
-	int fd = unix_socket_accept(f->listen_fd);
+	const uint32_t header = sizeof(struct vu_header);
+	int r = vu_session_feed(&f->session, bytes, header, fds, n_fds);
 
-	(void)events;
-	if (fd >= 0) {
-		begin_session(f, fd);
-	} else if (fd != -EAGAIN) {
-		/* Out of descriptors or memory: the connection waits in the backlog, and so do we.
-		 */
-		log_limited("cannot accept a VMM: %s", strerror(-fd));
-		watch_end(&f->listener);
-		uv_timer_start(&f->retry, on_retry, ACCEPT_RETRY_MS, 0);
-	}
+	if (r < 0 || len == header)
+		return r;
+	if (vu_session_wanted(&f->session) != len - header)
+		return -EPROTO;
+	return vu_session_feed(&f->session, bytes + header, len - header, NULL, 0);
 }
 
-static void listen_again(struct frontend *f)
+static void handle_message(struct frontend *f, const struct channel_event *e, uint8_t *reply,
+			   uint32_t *reply_len)
 {
-	if (f->listener || f->conn_fd >= 0)
+	int fds[VU_FDS_MAX], r;
+
+	for (uint32_t i = 0; i < e->n_slots; i++)
+		fds[i] = CHANNEL_SLOT_FD + e->slot[i];
+	/* A message may bring another channel and close the one that is waited for. */
+	watch_end(&f->backend);
+	f->receiving = true;
+	r = feed(f, e->bytes, e->len, fds, e->n_slots);
+	f->receiving = false;
+	*reply_len = take_reply(f, reply);
+	if (r < 0) {
+		memory_vanished = 0;
+		end_session(f, f->session.error ? f->session.error : strerror(-r));
 		return;
-	f->listener = watch_start(f->loop, f->listen_fd, UV_READABLE, on_connection, f);
-	if (!f->listener)
-		uv_timer_start(&f->retry, on_retry, ACCEPT_RETRY_MS, 0);
+	}
+	if (memory_intact(f))
+		push_backend(f);
+}
+
+/* The payload has not come yet: is the header good, so that it is to be waited for? */
+static void check_header(struct frontend *f, const struct channel_event *e, uint8_t *reply,
+			 uint32_t *reply_len)
+{
+	if (vu_session_feed(&f->session, e->bytes, sizeof(struct vu_header), NULL, 0) == 0) {
+		f->session.have = 0; /* it comes again, with the payload */
+		return;
+	}
+	*reply_len = take_reply(f, reply);
+	end_session(f, f->session.error);
+}
+
+static void close_slots(const struct channel_event *e)
+{
+	for (uint32_t i = 0; i < e->n_slots; i++)
+		/* seccomp: close */
+		close(CHANNEL_SLOT_FD + e->slot[i]);
+}
+
+void frontend_event(struct frontend *f, const struct channel_event *e, uint8_t *reply,
+		    uint32_t *reply_len)
+{
+	char why[CHANNEL_REASON_MAX];
+	uint32_t len = e->len < sizeof(why) ? e->len : sizeof(why) - 1;
+
+	*reply_len = 0;
+	f->changing = true;
+	block_busy(f->block, BLOCK_EVENT, 0, e->seq);
+	switch ((enum channel_event_kind)e->kind) {
+	case CHANNEL_BEGIN:
+		end_session(f, "another VMM has connected");
+		f->connection = e->seq;
+		f->ops->connected(f->opaque);
+		break;
+	case CHANNEL_HEADER:
+		if (f->connection && e->len == sizeof(struct vu_header))
+			check_header(f, e, reply, reply_len);
+		break;
+	case CHANNEL_MESSAGE:
+		/* One that was on its way while this side has ended the session. */
+		if (f->connection && e->len >= sizeof(struct vu_header))
+			handle_message(f, e, reply, reply_len);
+		else
+			close_slots(e);
+		break;
+	case CHANNEL_END:
+	case CHANNEL_EVENT_KINDS:
+	default:
+		memcpy(why, e->bytes, len);
+		why[len] = '\0';
+		memory_vanished = 0;
+		end_session(f, why);
+		break;
+	}
+	block_idle(f->block);
+	f->changing = false;
+}
+
+static void add_slot(uint64_t *in_use, int fd)
+{
+	uint32_t slot = (uint32_t)(fd - CHANNEL_SLOT_FD);
+
+	if (fd >= CHANNEL_SLOT_FD && slot < CHANNEL_SLOT_COUNT)
+		in_use[slot / 64] |= 1ULL << slot % 64;
+}
+
+void frontend_slots(const struct frontend *f, uint64_t in_use[CHANNEL_SLOT_COUNT / 64])
+{
+	static struct vu_image image;
+	int fds[VU_IMAGE_FDS_MAX];
+	uint32_t n;
+
+	memset(in_use, 0, CHANNEL_SLOT_COUNT / 8);
+	vu_session_save(&f->session, &image);
+	n = vu_image_fds(&image, fds);
+	for (uint32_t i = 0; i < n; i++)
+		add_slot(in_use, fds[i]);
+	add_slot(in_use, f->transfer.fd);
 }
 
 void frontend_check_memory(struct frontend *f)
@@ -392,55 +458,98 @@ void frontend_check_memory(struct frontend *f)
 
 bool frontend_connected(const struct frontend *f)
 {
-	return f->conn_fd >= 0;
+	return f->connection != 0;
 }
 
-static void init_handles(struct frontend *f)
-{
-	uv_idle_init(f->loop, &f->turn);
-	uv_timer_init(f->loop, &f->poll);
-	uv_timer_init(f->loop, &f->nudge);
-	uv_timer_init(f->loop, &f->retry);
-	f->turn.data = f->poll.data = f->nudge.data = f->retry.data = f;
-}
+/* --- beginning and end ------------------------------------------------------------------------ */
 
-int frontend_start(struct frontend *f, uv_loop_t *loop, int fd, struct balloon *balloon,
-		   const struct frontend_ops *ops, void *opaque)
+void frontend_start(struct frontend *f, uv_loop_t *loop, struct balloon *balloon,
+		    struct block *block, const struct frontend_ops *ops, void *opaque)
 {
 	const struct sigaction bus = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
-	int listening = 0, type = 0;
-	socklen_t len = sizeof(int);
 
 	f->loop = loop;
 	f->balloon = balloon;
+	f->block = block;
 	f->ops = ops;
 	f->opaque = opaque;
-	f->listen_fd = f->conn_fd = -1;
 	vu_session_init(&f->session, &device_ops, &ring_ops, f);
-	init_handles(f);
+	transfer_init(&f->transfer, loop, balloon, &transfer_ops, f);
+	turns_init(&f->turns, loop, &f->session, &turns_ops, f);
 	sigbus_frontend = f;
 	sigaction(SIGBUS, &bus, NULL);
+}
 
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
-		return -errno;
-	if (type != SOCK_STREAM)
-		return -EPROTOTYPE;
-	if (listening) {
-		f->listen_fd = fd;
-		listen_again(f);
-	} else {
-		begin_session(f, fd);
+/*
+ * A ring that ran goes on. Whatever came while nobody listened is found by running it, whatever
+ * the driver was not told by telling it. One that has killed several processes is not run again.
+ */
+static void resume_ring(struct frontend *f, uint32_t index)
+{
+	turns_want(&f->turns, 1U << index);
+	vu_socket_signal(f->session.ring[index].call_fd);
+	if (block_deaths(f->block, BLOCK_RING, index, frontend_served(f, index)) >= DEATHS_MAX)
+		balloon_give_up_ring(f->balloon, index, VQ_ERR_CRASH);
+}
+
+/* What the balloon knows apart from this guest stays. */
+static void give_up_session(struct frontend *f, const struct block_hot *hot)
+{
+	static const struct guest_mem no_memory;
+	const struct pageset none = {0};
+
+	balloon_restore(f->balloon, &hot->balloon, &no_memory, &none, &none);
+	vu_session_end(&f->session);
+	f->connection = 0;
+}
+
+int frontend_restore(struct frontend *f, const struct block_hot *hot, const struct block_cold *cold)
+{
+	static struct vu_image image;
+	static struct pageset held;
+	int r;
+
+	image = cold->image;
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
+		image.ring[i].vq = hot->vq[i];
+	image.config_change_due = hot->config_change_due;
+	f->connection = cold->session;
+	f->restored = hot;
+	f->restored_cold = cold;
+	f->receiving = true;
+	r = vu_session_restore(&f->session, &image);
+	f->receiving = false;
+	f->restored = NULL;
+	f->restored_cold = NULL;
+	if (r < 0) {
+		snprintf(f->reason, sizeof(f->reason), "another process cannot go on with it: %s",
+			 f->session.error ? f->session.error : strerror(-r));
+		give_up_session(f, hot);
+		return r;
 	}
-	return f->listener || f->conn ? 0 : -ENOMEM;
+	if (cold->loaded) {
+		reclaim_restore_loaded(&f->reclaim, &cold->loaded_layout, &held);
+		transfer_resume(&f->transfer, &held);
+	}
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++) {
+		if (vq_started(&f->session.ring[i].vq))
+			resume_ring(f, i);
+	}
+	push_backend(f);
+	memory_intact(f);
+	return 0;
+}
+
+void frontend_leave(struct frontend *f)
+{
+	transfer_stop(&f->transfer);
+	watch_end(&f->backend);
+	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
+		turns_end(&f->turns, i);
 }
 
 void frontend_stop(struct frontend *f)
 {
-	watch_end(&f->listener);
-	if (f->listen_fd >= 0)
-		close(f->listen_fd);
-	f->listen_fd = -1;
 	end_session(f, "this program is ending");
 	vu_session_end(&f->session);
 }

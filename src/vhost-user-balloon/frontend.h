@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The vhost-user side of the program: one front end at a time, its socket, the kicks of its rings
- * and the turns in which rings are served.
+ * The vhost-user side of the worker: the session of the one front end, the kicks of its rings and
+ * the turns in which rings are served. The front end's socket is the parent's.
  */
 #ifndef VUB_FRONTEND_H
 #define VUB_FRONTEND_H
@@ -10,7 +10,11 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "block.h"
+#include "channel.h"
 #include "reclaim.h"
+#include "transfer.h"
+#include "turns.h"
 #include "vhost_user/session.h"
 #include "watch.h"
 
@@ -21,49 +25,64 @@ struct frontend_ops {
 	void (*disconnected)(void *opaque, const char *reason);
 	/* The memory table has changed, or a driver begins to work. */
 	void (*guest_changed)(void *opaque);
-	/* There was only the one connection, and it is over. */
-	void (*finished)(void *opaque);
+	/* Something has changed that is to be saved before the loop waits again. */
+	void (*touched)(void *opaque);
+	/* ... and the parent is to hear of it: descriptors are closed, or the session is over. */
+	void (*released)(void *opaque);
 };
 
 struct frontend {
 	uv_loop_t *loop;
 	struct vu_session session;
 	struct reclaim reclaim;
+	struct turns turns;
+	struct transfer transfer; /* of the device's state, to or from another host */
 	struct balloon *balloon;
+	struct block *block; /* where it is said what is being done */
 	const struct frontend_ops *ops;
 	void *opaque;
 
-	int listen_fd;          /* -1: none */
-	struct watch *listener; /* NULL while a front end is served */
-	int conn_fd;            /* -1: none */
-	struct watch *conn;
-	struct watch *backend; /* while the back-end channel is full */
-	bool receiving;        /* messages are being handled */
-	struct watch *kick[VU_MAX_QUEUES];
-
-	uint32_t ready;    /* bit n: ring n wants to be run */
-	uv_idle_t turn;    /* runs while ready is not 0 */
-	uint32_t polled;   /* bit n: ring n has no kick descriptor */
-	uv_timer_t poll;   /* runs while polled is not 0 */
-	uint32_t notified; /* bit n: the driver was notified on ring n and has not kicked since */
-	uv_timer_t nudge;
-	uv_timer_t retry; /* until accept() may work again */
+	const struct block_hot *restored; /* while a session is gone on with: from where */
+	const struct block_cold *restored_cold;
+	uint64_t connection;             /* seq of the session's BEGIN; 0: there is none */
+	char reason[CHANNEL_REASON_MAX]; /* why the last one is over */
+	struct watch *backend;           /* while the back-end channel is full */
+	bool receiving;                  /* a message is being handled */
+	bool changing;                   /* session and rings may not fit together just now */
 };
 
-/*
- * Serves fd, a listening or a connected socket, which it takes over. -errno: not a stream socket,
- * or it cannot be watched.
- */
-int frontend_start(struct frontend *f, uv_loop_t *loop, int fd, struct balloon *balloon,
-		   const struct frontend_ops *ops, void *opaque);
+/* f->reclaim is initialised already. */
+void frontend_start(struct frontend *f, uv_loop_t *loop, struct balloon *balloon,
+		    struct block *block, const struct frontend_ops *ops, void *opaque);
 
-/* Ends the session, if there is one, and the watch for others. */
+/*
+ * Goes on for a process that died, with what it has committed; the descriptors are in place.
+ * -errno: it cannot, and nothing has changed but that there is no session.
+ */
+int frontend_restore(struct frontend *f, const struct block_hot *hot,
+		     const struct block_cold *cold);
+
+/* Ends the session, if there is one; or just lets go of it, for another process to go on. */
 void frontend_stop(struct frontend *f);
+void frontend_leave(struct frontend *f);
+
+/* Deals with what the front end did. *reply_len bytes of reply are for it. */
+void frontend_event(struct frontend *f, const struct channel_event *event, uint8_t *reply,
+		    uint32_t *reply_len);
+
+/* The slots (a bit each) whose descriptors the session has. */
+void frontend_slots(const struct frontend *f, uint64_t in_use[CHANNEL_SLOT_COUNT / 64]);
 
 bool frontend_connected(const struct frontend *f);
 
 /* To be called after anything outside of this module that may have touched guest memory. */
 void frontend_check_memory(struct frontend *f);
+
+/* These rings (a bit mask) want to be run, soon. */
+void frontend_run_rings(struct frontend *f, uint32_t rings);
+
+/* Buffers that a ring has served: with the ring, what names the one in hand. */
+uint64_t frontend_served(const struct frontend *f, uint32_t ring);
 
 /* balloon_ops.notify, .queue_broken and .config_changed */
 void frontend_notify(struct frontend *f, uint32_t queue);

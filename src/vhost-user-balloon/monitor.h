@@ -1,35 +1,54 @@
 /* SPDX-License-Identifier: MIT */
-/* The monitor's socket and its clients; what they may say stands in commands.c. */
+/*
+ * The monitor's clients; what they may say stands in commands.c. The parent accepts them, and keeps
+ * them when a worker dies. A record in the block says of each whether the next worker can go on
+ * with it: that is so while no command is half read or deferred and no answer half sent.
+ */
 #ifndef VUB_MONITOR_H
 #define VUB_MONITOR_H
 
 #include <uv.h>
 
 #include "base/instant.h"
+#include "block.h"
+#include "channel.h"
 #include "qmp/server.h"
 
-#define MONITOR_CLIENTS_MAX 32
-
 struct monitor_client;
+
+struct monitor_ops {
+	/* What clients have caused is about to be told to them: it must hold. */
+	void (*telling)(void *opaque);
+	/* A client is gone. */
+	void (*gone)(void *opaque, const struct channel_client *client);
+};
 
 struct monitor {
 	uv_loop_t *loop;
 	struct qmp_server qmp;
-	uv_pipe_t listener;
-	int busy; /* depth of calls into the engine */
-	int n_clients;
+	struct block_client *records; /* CHANNEL_CLIENT_COUNT, by id */
+	const struct monitor_ops *ops;
+	void *opaque;
+	int busy;                       /* depth of calls into the engine */
 	struct monitor_client *clients; /* list */
 };
 
-/*
- * Listens on fd, which it takes over; -1: no monitor, but events and commands have their place.
- * opaque is for the handlers. -errno.
- */
-int monitor_start(struct monitor *m, uv_loop_t *loop, int fd, const struct qmp_schema *schema,
-		  void *opaque);
+/* opaque is for the commands' handlers and for ops. */
+void monitor_start(struct monitor *m, uv_loop_t *loop, const struct qmp_schema *schema,
+		   struct block_client *records, const struct monitor_ops *ops, void *opaque);
 
-/* Ends all connections. */
+/*
+ * A client of the parent's: greeted, or gone on with if its record is of this very client. One that
+ * was in the middle of something sees its end. Takes fd over.
+ */
+void monitor_add_client(struct monitor *m, const struct channel_client *client, int fd);
+
+/* Ends all connections; or gives those up that another worker can go on with, without a word. */
 void monitor_stop(struct monitor *m);
+void monitor_leave(struct monitor *m);
+
+/* Is a client in the middle of something? */
+bool monitor_busy(const struct monitor *m);
 
 /* Tells all clients. data: one reference, taken over; NULL for an event without. */
 void monitor_event(struct monitor *m, size_t event, struct json_object *data, struct instant now);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The process: one balloon, its front end and its monitor, wired together. */
+/* The worker's inside: one balloon, its front end and its monitor, wired together. */
 #ifndef VUB_SERVER_H
 #define VUB_SERVER_H
 
@@ -8,9 +8,13 @@
 #include <uv.h>
 
 #include "balloon/balloon.h"
+#include "block.h"
+#include "control.h"
 #include "frontend.h"
 #include "monitor.h"
 #include "options.h"
+#include "parent.h"
+#include "settings.h"
 
 /* How long `info balloon` waits for the guest. */
 #define STATS_TIMEOUT_MS 5000
@@ -28,26 +32,53 @@ struct server {
 	struct balloon balloon;
 	struct frontend frontend;
 	struct monitor monitor;
+	struct control control;
+	struct parent parent;
+	struct settings settings;      /* as a cold start shall find them */
+	struct settings told_settings; /* as the parent knows them */
 
-	uv_timer_t tick; /* the next thing that is due: polling, waiters, BALLOON_CHANGE */
+	struct block *block;
+	uint64_t handled; /* seq of the last event */
+	uint32_t reply_len;
+	uint8_t reply[CHANNEL_REPLY_MAX]; /* to that event */
+	bool dirty;                       /* something has happened that was not settled yet */
+	bool cold_changed;                /* ... and it is more than the data path does */
+	bool released; /* ... and the parent is to hear where this worker stands */
+
+	uv_prepare_t settle; /* before the loop waits: commits, and sees what is due */
+	uv_timer_t tick; /* the next thing that is due: polling, waiters, BALLOON_CHANGE, health */
+	uv_timer_t leave;
 	struct stats_waiter *waiters;
 	uint64_t change_after_ms; /* no BALLOON_CHANGE before that */
 	bool change_due;
+	bool leaving; /* another worker takes over */
+	int leave_looks;
 
-	bool guest_size_pending; /* the wish below waits until the guest's size is known */
-	uint64_t guest_size;     /* bytes that the guest shall keep */
+	bool guest_size_pending; /* the wish settings.guest_size waits for the guest's size */
 };
 
-/*
- * Sets the process up on sockets that are open; it takes them over. qmp_fd may be -1. -errno, with
- * a line in the log.
- */
-int server_start(struct server *s, const struct options *options, int vhost_fd, int qmp_fd);
+/* What a worker finds when it starts. */
+struct server_start {
+	struct block *block;
+	int channel;
+	int held_fd;
+	int hints_fd;
+	struct parent_beginning beginning;
+};
 
-/* Serves until server_quit(), then closes everything. */
+/* Makes what takes system calls that a worker in its sandbox has no more. -errno, logged. */
+int server_prepare(struct server *s);
+
+/*
+ * Sets the worker up, from what the block says or else from the parent's settings, and tells the
+ * parent that it is ready. -errno, with a line in the log.
+ */
+int server_start(struct server *s, const struct options *options, struct server_start *start);
+
+/* Serves until another worker takes over or the program ends, then closes everything. */
 void server_run(struct server *s);
 
-/* Makes server_run() return soon. */
+/* Asks the parent to end the program. */
 void server_quit(struct server *s);
 
 /* Leaves the guest `bytes` of its memory; kept until its size is known. */

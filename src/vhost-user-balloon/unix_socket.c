@@ -40,7 +40,15 @@ static int bind_private(int fd, const struct sockaddr_un *addr)
 	return r;
 }
 
-int unix_socket_listen(const char *path)
+/* Nobody connects to what is not listened on yet. */
+static int share(const char *path, gid_t group)
+{
+	if (chown(path, (uid_t)-1, group) < 0 || chmod(path, 0660) < 0)
+		return -errno;
+	return 0;
+}
+
+int unix_socket_listen(const char *path, gid_t group)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd, r;
@@ -59,11 +67,16 @@ int unix_socket_listen(const char *path)
 		if (!r)
 			r = bind_private(fd, &addr);
 	}
-	if (!r && listen(fd, 16) < 0) {
-		r = -errno;
-		unlink(path);
-	}
 	if (r) {
+		close(fd);
+		return r;
+	}
+	if (group != (gid_t)-1)
+		r = share(path, group);
+	if (!r && listen(fd, 16) < 0)
+		r = -errno;
+	if (r) {
+		unlink(path);
 		close(fd);
 		return r;
 	}

@@ -2,12 +2,14 @@
 #ifndef VUB_UNIX_SOCKET_H
 #define VUB_UNIX_SOCKET_H
 
+#include <sys/types.h>
+
 /*
- * A listening Unix socket at path, for its owner only (mode 0600). A socket that nobody listens on
- * any more is replaced. The descriptor, or -errno: -EADDRINUSE: somebody listens there; -EEXIST:
- * what is there is no socket; -ENAMETOOLONG.
+ * A listening Unix socket at path, for its owner only (mode 0600), or for that group too (0660)
+ * unless it is (gid_t)-1. A socket that nobody listens on any more is replaced. The descriptor, or
+ * -errno: -EADDRINUSE: somebody listens there; -EEXIST: what is there is no socket; -ENAMETOOLONG.
  */
-int unix_socket_listen(const char *path);
+int unix_socket_listen(const char *path, gid_t group);
 
 /* The next connection, non-blocking. The descriptor or -errno; -EAGAIN: none. */
 int unix_socket_accept(int fd);

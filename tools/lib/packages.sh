@@ -6,7 +6,8 @@
 #
 # shellcheck disable=SC2034  # the lists are used by ../../run
 
-packages_build=(gcc libc6-dev meson ninja-build pkgconf python3 libuv1-dev libjson-c-dev scdoc)
+packages_build=(gcc libc6-dev meson ninja-build pkgconf python3 libuv1-dev libjson-c-dev
+	libseccomp-dev libcap-ng-dev scdoc)
 packages_guest=(user-mode-linux busybox-static cpio util-linux)
 packages_test=("${packages_build[@]}" "${packages_guest[@]}" libcmocka-dev python3-pytest
 	procps strace)
