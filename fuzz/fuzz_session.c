@@ -143,6 +143,8 @@ static int set_up(uint8_t how)
 		features &= ~(1ULL << VIRTIO_F_RING_PACKED);
 	if (how & 2)
 		features &= ~(1ULL << VIRTIO_BALLOON_F_MUST_TELL_HOST);
+	if (how & 8)
+		features |= 1ULL << VHOST_F_LOG_ALL;
 	r = send_plain(VU_SET_PROTOCOL_FEATURES, &protocol, 8, -1);
 	if (!r)
 		r = send_plain(VU_SET_FEATURES, &features, 8, -1);
@@ -152,6 +154,8 @@ static int set_up(uint8_t how)
 		struct vu_vring_addr addr = ring_addr(i);
 		uint64_t index = i;
 
+		addr.flags = how & 8 ? VU_VRING_F_LOG : 0;
+		addr.log = MEM_GPA + i * RING_BYTES + 2ULL * PAGE;
 		r = send_state(VU_SET_VRING_NUM, i, 8);
 		if (!r)
 			r = send_plain(VU_SET_VRING_ADDR, &addr, sizeof(addr), -1);
@@ -172,7 +176,7 @@ static int fuzzed_message(void)
 {
 	static const uint64_t numbers[] = {0, PAGE,       MEM_GPA,   MEM_UADDR, MEM_PAGES * PAGE,
 					   8, 1ULL << 63, UINT64_MAX};
-	struct vu_header header = {input_u8(&f.in) % 40U, VU_FLAG_VERSION, 0};
+	struct vu_header header = {input_u8(&f.in) % 46U, VU_FLAG_VERSION, 0};
 	const struct vu_request_row *row = vu_request_row(header.request);
 	uint8_t how = input_u8(&f.in), count = input_u8(&f.in);
 	union vu_payload payload;
@@ -194,6 +198,11 @@ static int fuzzed_message(void)
 		input_bytes(&f.in, &payload, min_u64(header.size, sizeof(payload)));
 	} else if (header.request == VU_SET_VRING_ADDR) {
 		payload.addr = ring_addr(count & 7);
+		payload.addr.flags = count >> 3 & 1;
+		payload.addr.log =
+			count & 0x10 ? numbers[count >> 5] : payload.addr.used - MEM_UADDR;
+	} else if (header.request == VU_SET_LOG_BASE && count & 1) {
+		payload.log = (struct vu_log_area){1ULL << (count >> 1 & 15), count >> 5 & 7};
 	} else if (header.request == VU_ADD_MEM_REG || header.request == VU_REM_MEM_REG) {
 		/* one of a few, some of which overlap */
 		payload.single.region = (struct vu_mem_region){
@@ -246,6 +255,25 @@ static void guest_writes(uint8_t op)
 			 (uint32_t)(MEM_GPA / PAGE) + (i * (op & 0x40 ? 7 : 1) + n) % 80);
 }
 
+/* All rings stop; the state goes one way, or both, is checked, and the rings start again. */
+static int move_state(uint8_t how)
+{
+	struct vu_transfer t = {how & 1, 0};
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < VU_MAX_QUEUES; i++)
+		r = send_state(VU_GET_VRING_BASE, i, 0);
+	for (int i = 0; !r && i <= (how >> 1 & 1); i++) {
+		t.direction ^= (uint32_t)i;
+		r = send_plain(VU_SET_DEVICE_STATE_FD, &t, sizeof(t), make_fd(5));
+	}
+	if (!r && !(how & 4))
+		r = send_plain(VU_CHECK_DEVICE_STATE, NULL, 0, -1);
+	for (uint64_t i = 0; !r && i < 3 && how & 8; i++)
+		r = send_plain(VU_SET_VRING_KICK, &i, sizeof(i), make_fd(3));
+	return r;
+}
+
 static int operate(void)
 {
 	uint8_t op = input_u8(&f.in), raw[sizeof(union vu_payload)];
@@ -294,6 +322,8 @@ static int operate(void)
 		drain();
 		return 0;
 	default:
+		if (op & 0x80)
+			return move_state(op >> 4);
 		vu_session_stop_ring(&f.session, (uint32_t)(op >> 4) % 6);
 		return 0;
 	}
@@ -316,7 +346,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	f.in = (struct input){data, size};
 	f.running = 0;
 	f.now = 0;
-	f.map = NULL;
+	f.map = f.loaded = NULL;
+	f.moving = f.hold = false;
+	f.state_len = 0;
 	f.large = input_u8(&f.in) & 1;
 	f.memory = memfd(MEM_PAGES * PAGE);
 	f.host = mmap(NULL, MEM_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, f.memory, 0);
@@ -334,6 +366,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	munmap(f.host, MEM_PAGES * PAGE);
 	close(f.memory);
 	free(f.map);
+	free(f.loaded);
 	require(count_fds() == before);
 	return 0;
 }
