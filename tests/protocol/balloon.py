@@ -14,22 +14,32 @@ import struct
 import time
 from typing import Iterable, Optional, Sequence
 
-from rings import PackedRing, Ring, Seg, SplitRing
-from vhost_user import (ADDR, PF_REPLY_ACK, TIMEOUT, BackChannel, EventFd, FrontEnd, Memory,
-                        Region, Req, config, mem_table, one_region, state, u64)
+from rings import WRITE, PackedRing, Ring, Seg, SplitRing
+from vhost_user import (ADDR, LOG_ALL, PF_REPLY_ACK, TIMEOUT, VRING_LOG, BackChannel, DirtyLog,
+                        EventFd, FrontEnd, Memory, Region, Req, config, mem_table, one_region,
+                        state, u64)
 
 PAGE = 4096
 MIB = 1 << 20
 
 MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM = 0, 1, 2
+FREE_PAGE_HINT, PAGE_POISON, PAGE_REPORTING, STATS_PUSH, MESSAGE_VQ = 3, 4, 5, 6, 50
 INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES, VERSION_1, RING_PACKED = 28, 29, 30, 32, 34
 
-INFLATE, DEFLATE, STATS = 0, 1, 2
+# The standard's queue numbers, and the feature that each exists with.
+INFLATE, DEFLATE, STATS, FREE_PAGE, REPORTING, MESSAGE = range(6)
+QUEUE_FEATURE = {STATS: STATS_VQ, FREE_PAGE: FREE_PAGE_HINT, REPORTING: PAGE_REPORTING,
+                 MESSAGE: MESSAGE_VQ}
 QUEUES = 6
 DEAD_QUEUES = range(3, QUEUES)
 
+# Fields of the configuration space.
+NUM_PAGES, ACTUAL, HINT_CMD, POISON, PUSH_INTERVAL = range(0, 20, 4)
+HINT_STOP, HINT_DONE = 0, 1
+PRESSURE, RELIEVED = 1, 2
+
 ARENA = 0x80000  # rings and buffers, at the start of the first region; never in the balloon
-BUFFERS = 0x40000
+BUFFERS = 0x50000
 
 STATS_UNSET = 2**64 - 1
 
@@ -45,6 +55,18 @@ def two_regions() -> list[Region]:
 
 def pattern(pfn: int) -> bytes:
     return struct.pack("<Q", pfn * 0x9E3779B97F4A7C15 & (2**64 - 1) | 1) * (PAGE // 8)
+
+
+def number_queues(features: int, counted: Optional[int]) -> dict[int, int]:
+    """The ring of each queue: by the standard, or closing gaps among the `counted` features."""
+    queues = [q for q in range(QUEUES) if counted is None or q not in QUEUE_FEATURE
+              or counted >> QUEUE_FEATURE[q] & 1]
+    return {q: q if counted is None else queues.index(q) for q in queues
+            if q not in QUEUE_FEATURE or features >> QUEUE_FEATURE[q] & 1}
+
+
+def ring_place(index: int) -> int:
+    return index * 0x10000 if index < 4 else 0x40000 + (index - 4) * 0x8000
 
 
 def stat(tag: int, value: int) -> bytes:
@@ -72,6 +94,11 @@ class Queue:
             if not self.call.wait(end - time.monotonic()) and time.monotonic() >= end:
                 return None
 
+    def new_signals(self) -> None:
+        """Another front end goes on with the ring."""
+        self.close()
+        self.kick, self.call, self.err = EventFd(), EventFd(), EventFd()
+
     def close(self) -> None:
         for signal in (self.kick, self.call, self.err):
             signal.close()
@@ -82,13 +109,16 @@ class Guest:
 
     def __init__(self, where: str, *, regions: Optional[list[Region]] = None, packed: bool = False,
                  event_idx: bool = False, indirect: bool = False, version1: bool = True,
-                 stats: bool = True, style: str = "qemu", size: int = 128) -> None:
+                 stats: bool = True, style: str = "qemu", size: int = 128,
+                 extra: Iterable[int] = (), numbering: str = "negotiated") -> None:
         self.mem = Memory(two_regions() if regions is None else regions)
         self.packed, self.indirect, self.style = packed, indirect, style
         self.features = bits(MUST_TELL_HOST, PROTOCOL_FEATURES, DEFLATE_ON_OOM)
         for wanted, bit in ((packed, RING_PACKED), (event_idx, EVENT_IDX), (stats, STATS_VQ),
                             (indirect, INDIRECT_DESC), (version1, VERSION_1)):
             self.features |= wanted << bit
+        self.features |= bits(*extra)
+        self.numbering = numbering
         self.fe = FrontEnd(where)
         self.back = BackChannel()
         self.arena = self.mem.regions[0].gpa
@@ -96,6 +126,7 @@ class Guest:
         self.queues: dict[int, Queue] = {}
         self.size = size
         self.memory_sent = False
+        self.log_at: dict[int, int] = {}  # rings whose used ring is logged, and where
         self.stats_buffer: Optional[int] = None
         self.ballooned: set[int] = set()
         self._touch()
@@ -145,6 +176,8 @@ class Guest:
             fe.tell(Req.SET_OWNER)
         self.offered = fe.ask_u64(Req.GET_FEATURES)
         assert not self.features & ~self.offered, f"offered only {self.offered:#x}"
+        counted = {"fixed": None, "negotiated": self.features, "offered": self.offered}
+        self.ring_of = number_queues(self.features, counted[self.numbering])
         self.proto = fe.ask_u64(Req.GET_PROTOCOL_FEATURES)
         fe.tell(Req.SET_PROTOCOL_FEATURES, u64(self.proto))
         fe.reply_ack = bool(self.proto >> PF_REPLY_ACK & 1)
@@ -175,19 +208,19 @@ class Guest:
         return kind(self.mem, gpa, size, bool(self.features >> EVENT_IDX & 1))
 
     def queue_numbers(self) -> list[int]:
-        return [INFLATE, DEFLATE] + [STATS] * (self.features >> STATS_VQ & 1)
+        return sorted(self.ring_of.values())
 
     def set_addr(self, index: int, ring: Ring) -> None:
         self.fe.tell(Req.SET_VRING_ADDR, ADDR.pack(
-            index, 0, self.mem.uaddr(ring.desc), self.mem.uaddr(ring.device),
-            self.mem.uaddr(ring.driver), 0))
+            index, VRING_LOG if index in self.log_at else 0, self.mem.uaddr(ring.desc),
+            self.mem.uaddr(ring.device), self.mem.uaddr(ring.driver), self.log_at.get(index, 0)))
 
     def start_queue(self, index: int, base: Optional[int] = None) -> None:
         """Sends a queue's messages but ENABLE; the ring is a new one if base is None."""
         if base is None:
             if index in self.queues:
                 self.queues.pop(index).close()
-            self.queues[index] = Queue(self.make_ring(self.arena + index * 0x10000, self.size))
+            self.queues[index] = Queue(self.make_ring(self.arena + ring_place(index), self.size))
             base = self.queues[index].ring.base()
             if self.style == "uml":
                 base = 0  # also for packed rings, whose wrap counters start at 1
@@ -242,6 +275,43 @@ class Guest:
         self.reclaim(self.ballooned)
         self.stats_buffer = None
         self.start_queues()
+
+    # Migration
+
+    def log_to(self, log: Optional[DirtyLog], at: Optional[dict[int, int]] = None) -> None:
+        """Begins (None: ends) dirty logging of all rings as QEMU does; `at`: where each used ring
+        begins for the log, if not at its address."""
+        self.log_at = {}
+        self.features &= ~bits(LOG_ALL)
+        if log is not None:
+            self.fe.set_log(log)
+            self.features |= bits(LOG_ALL)
+            self.log_at = at or {index: queue.ring.device for index, queue in self.queues.items()}
+        self.fe.tell(Req.SET_FEATURES, u64(self.features))
+        for index, queue in self.queues.items():
+            self.set_addr(index, queue.ring)
+
+    def move(self, where: str, regions: Optional[list[Region]] = None) -> None:
+        """The stopped guest goes to another host: connects there, with what it had in memory.
+        The back end knows nothing yet but that. `regions`: how memory lies there; a page that is
+        all zeros is not touched, as migration leaves it."""
+        old = self.mem.regions
+        new = regions or [Region(r.gpa, r.size, uaddr=r.gpa + 0x7E00_0000_0000) for r in old]
+        for region in old:
+            for gpa in range(region.gpa, region.gpa + region.size, PAGE):
+                content = self.mem.read(gpa, PAGE)
+                if any(content):
+                    Memory(new).write(gpa, content)
+        self.fe.close()
+        self.back.close()
+        self.mem.close()
+        self.mem.regions = new  # rings have this object too
+        self.memory_sent = False
+        for queue in self.queues.values():
+            queue.new_signals()
+        self.fe = FrontEnd(where)
+        self.back = BackChannel()
+        self.negotiate()
 
     # Driver
 
@@ -298,8 +368,51 @@ class Guest:
         self.stats_buffer = None
         return True
 
+    def queue(self, role: int) -> Queue:
+        return self.queues[self.ring_of[role]]
+
+    def write_to(self, role: int, segs: Sequence[Seg]) -> int:
+        """Makes a chain of any segments available on a queue, and kicks."""
+        ident = self.queue(role).ring.add(list(segs), None)
+        self.queue(role).notify()
+        return ident
+
+    def returned(self, role: int, ident: int, timeout: float = TIMEOUT) -> bool:
+        """True if the device returns just this buffer of a queue in time, unwritten."""
+        used = self.queue(role).next_used(timeout)
+        if used is None:
+            return False
+        assert used == (ident, 0), f"queue {role}: {used} instead of buffer {ident}"
+        return True
+
+    def ranges(self, pfns: Sequence[int], count: int = 1) -> list[Seg]:
+        """Device-writable segments of `count` pages each."""
+        return [Seg(pfn * PAGE, count * PAGE, WRITE) for pfn in pfns]
+
+    def report(self, segs: Sequence[Seg]) -> None:
+        """Reports free pages and takes them back; what they hold then is anybody's guess."""
+        assert self.returned(REPORTING, self.write_to(REPORTING, segs)), "report not returned"
+
+    def hint_id(self, command: int) -> None:
+        at = self.buffer(struct.pack("<I", command))
+        assert self.returned(FREE_PAGE, self.write_to(FREE_PAGE, [Seg(at, 4)])), "id not returned"
+
+    def hint(self, segs: Sequence[Seg]) -> None:
+        assert self.returned(FREE_PAGE, self.write_to(FREE_PAGE, segs)), "hints not returned"
+
+    def send_message(self, data: bytes) -> int:
+        return self.write_to(MESSAGE, [Seg(self.buffer(data), len(data))])
+
+    def message(self, kind: int, arg: int = 0) -> None:
+        """Sends a message and waits for its acknowledgement."""
+        ident = self.send_message(struct.pack("<II", kind, arg))
+        assert self.returned(MESSAGE, ident), "message not acknowledged"
+
+    def config_field(self, offset: int) -> int:
+        return int(struct.unpack("<I", self.fe.get_config(offset, 4))[0])
+
     def num_pages(self) -> int:
-        return int(struct.unpack("<I", self.fe.get_config(0, 4))[0])
+        return self.config_field(NUM_PAGES)
 
     def write_actual(self, pages: Optional[int] = None) -> None:
         """Tells the device what the driver holds, by the whole struct as QEMU does."""

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,6 +20,8 @@ from vhost_user import FrontEnd, wait_for
 BINARY = os.environ.get("AEROSTAT_BALLOON", "")
 
 REPORTS = ("Sanitizer", "runtime error:", "Assertion", "assertion")
+# What the parent says of a worker that is gone although nobody wanted that.
+DEATH = re.compile(r"worker died|it is killed|does not get ready|cannot start a worker")
 
 
 def run(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
@@ -39,17 +43,21 @@ class Device:
     """A running vhost-user-balloon with its sockets in a directory of its own."""
 
     def __init__(self, *args: str, fd: Optional[int] = None, qmp: bool = True,
-                 directory: Optional[str] = None) -> None:
+                 directory: Optional[str] = None,
+                 environment: Optional[dict[str, str]] = None,
+                 binary: str = BINARY) -> None:
         self.dir = directory or tempfile.mkdtemp(prefix="balloon-test-")
         self.sock = os.path.join(self.dir, "vhost.sock")
         self.mon = os.path.join(self.dir, "qmp.sock")
         self.err_path = os.path.join(self.dir, "stderr")
         self.open: list[Any] = []
         where = f"--socket-path={self.sock}" if fd is None else f"--fd={fd}"
-        command = [BINARY, where, *([f"--qmp={self.mon}"] if qmp else []), *args]
+        command = [binary, where, *([f"--qmp={self.mon}"] if qmp else []), *args]
         with open(self.err_path, "wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=err,
-                                            stdout=err, pass_fds=[] if fd is None else [fd])
+                                            stdout=err, pass_fds=[] if fd is None else [fd],
+                                            env={**os.environ, **(environment or {})})
+        self.may_die = False  # the worker, because the test kills it
         self.baseline: Optional[Counter[str]] = None
         try:
             if qmp:
@@ -58,9 +66,10 @@ class Device:
                 wait_for(lambda: self.dead() or os.path.exists(self.sock), "vhost-user socket")
             assert not self.dead(), self.stderr()
             if qmp:
-                # A full answer shows that the probe was seen; idle, two sockets stay open.
+                # A full answer shows that the probe was seen; idle, two sockets stay open, and
+                # the two ends of the channel between parent and worker.
                 self.close(self.monitor())
-                wait_for(lambda: self.fds()["socket"] <= 2, "probing connections closed")
+                wait_for(lambda: self.fds()["socket"] <= 4, "probing connections closed")
                 self.baseline = self.fds()
         except BaseException:
             self.kill()
@@ -73,21 +82,81 @@ class Device:
         with open(self.err_path, encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def fds(self) -> Counter[str]:
-        """The process's open files by kind."""
-        base = f"/proc/{self.process.pid}/fd"
-        kinds: Counter[str] = Counter()
-        for name in os.listdir(base):
+    def find_worker(self) -> int:
+        """The process id of the worker; 0 if there is none just now."""
+        parent = self.process.pid
+        try:
+            with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
+                children = [int(word) for word in file.read().split()]
+            for pid in children:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+                if len(words) > 1 and words[1].startswith(b"--worker"):
+                    return pid
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+        return 0
+
+    def worker(self) -> int:
+        """The process id of the worker."""
+        return int(wait_for(self.find_worker, "a worker"))
+
+    def kill_worker(self, number: int = signal.SIGKILL) -> int:
+        """Kills the worker that there is; its process id. Its successor may not be there yet."""
+        self.may_die = True
+        while True:
+            pid = self.worker()
             try:
-                kinds[os.readlink(f"{base}/{name}").split(":")[0]] += 1
+                os.kill(pid, number)
+                return pid
+            except ProcessLookupError:
+                continue
+
+    def replaced(self, old: int) -> int:
+        """The process id of the worker that has come after an older one."""
+        return int(wait_for(lambda: self.find_worker() not in (0, old) and self.find_worker(),
+                            "another worker"))
+
+    def pids(self) -> list[int]:
+        """The parent and its worker."""
+        return [self.process.pid, self.worker()]
+
+    def fds(self) -> Counter[str]:
+        """The processes' open files by kind."""
+        kinds: Counter[str] = Counter()
+        for pid in self.pids():
+            try:
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    path = os.readlink(f"/proc/{pid}/fd/{name}")
+                    kinds[path.split(":")[0].removesuffix(" (deleted)")] += 1
             except FileNotFoundError:
                 pass
         return kinds
 
     def guest_maps(self) -> list[str]:
-        """Mappings of guest memory that the process has."""
-        with open(f"/proc/{self.process.pid}/maps", encoding="ascii", errors="replace") as file:
-            return [line for line in file if "protocol-test-ram" in line]
+        """Mappings of guest memory that the processes have."""
+        found = []
+        for pid in self.pids():
+            with open(f"/proc/{pid}/maps", encoding="ascii", errors="replace") as file:
+                found += [line for line in file if "protocol-test-ram" in line]
+        return found
+
+    def cpu_ticks(self) -> int:
+        """Processor time that both processes have used."""
+        ticks = 0
+        for pid in self.pids():
+            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks
+
+    def anonymous_memory(self) -> int:
+        """Bytes of memory of their own that both processes have."""
+        size = 0
+        for pid in self.pids():
+            with open(f"/proc/{pid}/status", encoding="ascii") as file:
+                size += next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+        return size * 1024
 
     def idle(self) -> None:
         """With every connection closed, nothing of the sessions may be left."""
@@ -155,6 +224,7 @@ class Device:
         status = self.process.wait(timeout=20)
         said = self.stderr()
         assert not [report for report in REPORTS if report in said], said
+        assert self.may_die or not DEATH.search(said), said
         assert status == 0, f"exit status {status}: {said}"
         left = sorted(os.listdir(self.dir))
         assert left == ["stderr"], f"left behind: {left}"

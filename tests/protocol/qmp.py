@@ -211,12 +211,17 @@ class Client:
     def event(self, name: str, timeout: float = TIMEOUT,
               match: Callable[[Any], bool] = lambda data: True) -> Any:
         """Waits for an event; its data. Others that came before it are dropped."""
+        return self.raw_event(name, timeout, match).get("data", {})
+
+    def raw_event(self, name: str, timeout: float = TIMEOUT,
+                  match: Callable[[Any], bool] = lambda data: True) -> Any:
+        """The same with all that stands beside the data."""
         end = time.monotonic() + timeout
         while True:
             message = self.events.pop(0) if self.events else self.receive(end - time.monotonic())
             assert "event" in message, f"unexpected reply {message}"
             if message["event"] == name and match(message.get("data", {})):
-                return message.get("data", {})
+                return message
 
     def device(self) -> Any:
         return self.cmd("query-balloon-device")

@@ -10,12 +10,13 @@ from itertools import product
 
 import pytest
 
-from balloon import (DEFLATE, DEFLATE_ON_OOM, INFLATE, MIB, MUST_TELL_HOST, PAGE,
-                     PROTOCOL_FEATURES, STATS_VQ, bits)
+from balloon import (DEFLATE, DEFLATE_ON_OOM, FREE_PAGE_HINT, INFLATE, MIB, MUST_TELL_HOST, PAGE,
+                     PAGE_POISON, PAGE_REPORTING, PROTOCOL_FEATURES, STATS_VQ, bits)
 from process import Device
 from qmp import Client, QMPError
 from rings import Seg, SplitRing
-from vhost_user import CONFIG_CHANGE, Region, Req, config, mem_table, one_region, state, wait_for
+from vhost_user import (CONFIG_CHANGE, OFFERED_PROTOCOL, Region, Req, config, mem_table,
+                        one_region, state, wait_for)
 
 RINGS = [dict(packed=p, indirect=i, event_idx=e, version1=v)
          for p, i, e, v in product((False, True), repeat=4) if v or not p]
@@ -66,8 +67,9 @@ def test_front_ends(device: Device, style: str, packed: bool) -> None:
     if style == "uml":
         regions = [Region(0x1234000, 4 * MIB, uaddr=0x1234000)]
     guest = device.guest(style=style, packed=packed, regions=regions)
-    assert guest.proto == bits(0, 3, 5, 9, 15)
-    assert guest.offered & 0x7F == bits(MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM)
+    assert guest.proto == OFFERED_PROTOCOL
+    assert guest.offered & 0x7F == bits(MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM, FREE_PAGE_HINT,
+                                        PAGE_POISON, PAGE_REPORTING)
     guest.inflate(guest.some_pages(300))
     assert guest.freed() == 300 * PAGE
     guest.check()
@@ -410,7 +412,8 @@ def test_wish_before_the_memory_is_known(spawn) -> None:
 
 
 def test_features_can_be_switched_off(spawn) -> None:
-    device = spawn("--features=no-stats,no-deflate-on-oom")
+    device = spawn("--features=no-stats,no-deflate-on-oom,no-free-page-hint,no-page-poison,"
+                   "no-page-reporting")
     offered = device.front_end().ask_u64(Req.GET_FEATURES)
     assert offered & 0x7F == bits(MUST_TELL_HOST)
 

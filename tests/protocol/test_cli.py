@@ -28,9 +28,12 @@ def place() -> Iterator[str]:
 def test_help_and_version() -> None:
     text = run("--help")
     assert text.returncode == 0 and text.stderr == ""
-    for option in ("--socket-path", "--fd", "--qmp", "--name", "--features", "--target",
+    for option in ("--socket-path", "--fd", "--qmp", "--qmp-group", "--name", "--state-dir",
+                   "--sandbox", "--features", "--target", "--stats-push-interval", "--on-pressure",
+                   "--pressure-steps", "--message-limit", "--health-factors",
                    "--print-capabilities", "--version", "--help"):
-        assert option in text.stdout
+        assert f"{option}=" in text.stdout or f"{option} " in text.stdout, option
+    assert "--worker" not in text.stdout
     version = run("--version")
     assert version.returncode == 0 and any(char.isdigit() for char in version.stdout)
 
@@ -60,6 +63,22 @@ def test_print_capabilities(others: list[str]) -> None:
     ["--socket-path={}/s", "--target=1Q"], ["--socket-path={}/s", "--target="],
     ["--socket-path={}/s", "--target=99999999999999999999"],
     ["--socket-path={}/s", "--target=18014398509481984K"], ["--socket-path={}/s", "extra"],
+    *(["--socket-path={}/s", option] for option in (
+        "--qmp-group=0", "--state-dir=", "--state-dir=/nonexistent/dir", "--state-dir=/dev/null",
+        "--sandbox=", "--sandbox=yes", "--sandbox=offf", "--sandbox", "--features=ranges",
+        "--features=no-ranges", "--stats-push-interval=100", "--on-pressure=", "--on-pressure=x",
+        "--on-pressure=Hold", "--pressure-steps=", "--pressure-steps=1M",
+        "--pressure-steps=1M,2M", "--pressure-steps=1M,2M,3M,4M", "--pressure-steps=1M,,3M",
+        "--pressure-steps=3M,2M,4M", "--pressure-steps=1M,3M,2M", "--pressure-steps=1M,2M,x",
+        "--message-limit=", "--message-limit=-1", "--message-limit=x",
+        "--message-limit=4294967296", "--health-factors=", "--health-factors=1.5",
+        "--health-factors=1.5,", "--health-factors=,3", "--health-factors=0.5,3",
+        "--health-factors=3,1.5", "--health-factors=1.5,3,4", "--health-factors=1.5,1001",
+        "--health-factors=1.2345,3", "--health-factors=-1,3", "--health-factors=1e1,30",
+        "--worker=99", "--worker=x")),
+    *(["--socket-path={}/s", "--features=stats-push", f"--stats-push-interval={value}"]
+      for value in ("", "x", "-1", "1.5", "100ms", "4294967296")),
+    ["--socket-path={}/s", "--features=stats-push,no-stats", "--stats-push-interval=100"],
 ], ids=lambda args: " ".join(args)[:60] or "nothing")
 def test_bad_options(place: str, args: list[str]) -> None:
     """One clear line, exit status 1, nothing left behind."""

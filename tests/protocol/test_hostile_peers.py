@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import select
 import signal
 import socket
 import struct
 import time
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 
-from balloon import INFLATE, MIB, PAGE, STATS, Guest, pattern, stat
+from balloon import (INFLATE, MESSAGE_VQ, MIB, PAGE, PRESSURE, STATS, STATS_PUSH, Guest, pattern,
+                     stat)
 from process import Device
 from qmp import Client
 from rings import NEXT, Seg
@@ -170,3 +172,73 @@ def test_own_connection_as_descriptor(served: Device, request_: Req) -> None:
     start = time.monotonic()
     assert fe.ended()
     assert time.monotonic() - start < 5
+
+
+def test_16_front_end_killed_at_any_point(served: Device, monitor: Client) -> None:
+    """In the middle of a message, of its set-up, or of work; often, and quickly one after another.
+    Nothing of it stays: the fixtures look for its descriptors and its memory."""
+    dice = random.Random(16)
+    for _ in range(40):
+        child = os.fork()
+        if not child:
+            try:
+                guest = Guest(served.sock, packed=dice.random() < 0.5)
+                guest.start()
+                while True:
+                    pages = guest.some_pages(200)
+                    guest.inflate(pages)
+                    guest.deflate(pages)
+            finally:
+                os._exit(0)
+        time.sleep(dice.choice((0, dice.uniform(0, 0.03), dice.uniform(0.03, 0.08))))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert monitor.cmd("query-status") is not None
+
+
+def test_16_monitor_client_killed_at_any_point(served: Device) -> None:
+    dice = random.Random(17)
+    guest = served.guest()
+    for _ in range(40):
+        child = os.fork()
+        if not child:
+            try:
+                client = Client(served.mon)
+                while True:
+                    client.send_raw(b'{"execute":"query-qmp-schema"}{"execute":"query-status"}'
+                                    b'{"execute":"human-monitor-command","arguments":'
+                                    b'{"command-line":"info balloon"}}')
+                    client.receive()
+            finally:
+                os._exit(0)
+        time.sleep(dice.choice((0, dice.uniform(0, 0.01), dice.uniform(0.01, 0.04))))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    guest.inflate(guest.some_pages(50))
+    assert served.monitor().cmd("query-status")["running"]
+
+
+def test_18_event_flood(spawn: Callable[..., Device]) -> None:
+    """A guest that pushes, presses and reports as fast as it can does not set the pace of events,
+    and a client that reads nothing costs little."""
+    device = spawn("--features=stats-push,message", "--stats-push-interval=10",
+                   "--message-limit=0")
+    guest = device.guest(extra=[STATS_PUSH, MESSAGE_VQ])
+    lazy = device.monitor()
+    monitor = device.monitor()
+    before = device.anonymous_memory()
+    start = time.monotonic()
+    for value in range(1, 2001):
+        assert guest.returned(STATS, guest.submit(STATS, stat(4, value)))
+        guest.message(PRESSURE, value % 4)
+        guest.write_actual(value)
+        if value % 100 == 0:
+            assert monitor.cmd("query-status")["running"]
+    elapsed = time.monotonic() - start
+    events = [event["event"] for event in monitor.events]
+    assert events.count("BALLOON") <= 40 + 200 * elapsed
+    assert events.count("BALLOON_CHANGE") <= 2 + elapsed
+    assert device.anonymous_memory() - before < 64 * MIB
+    wait_for(lambda: monitor.get("guest-stats")["stats"] == {"stat-free-memory": 2000}, "figures")
+    device.close(lazy)
+    guest.check()

@@ -14,7 +14,8 @@ from typing import Callable
 
 import pytest
 
-from balloon import DEFLATE, INFLATE, MIB, PAGE, STATS, Guest, Queue, bits
+from balloon import (DEFLATE, FREE_PAGE_HINT, INFLATE, MESSAGE, MESSAGE_VQ, MIB, PAGE,
+                     PAGE_REPORTING, REPORTING, STATS, Guest, Queue, bits)
 from process import Device
 from qmp import Client
 from rings import INDIRECT, NEXT, WRITE, Seg, SplitRing
@@ -269,7 +270,7 @@ def test_6_queue_resized_after_set_up(device: Device) -> None:
     device.good_session()
 
 
-@pytest.mark.parametrize("offered", [3, 4, 5, 6, 27, 33, 50, 63])
+@pytest.mark.parametrize("offered", [6, 7, 27, 33, 50, 51, 63])
 def test_7_feature_never_offered(device: Device, offered: int) -> None:
     guest = device.guest(start=False)
     assert not guest.offered >> offered & 1
@@ -359,3 +360,81 @@ def test_8_no_lost_kick(device: Device, packed: bool, event_idx: bool) -> None:
             queue.notify()
         for _ in range(burst % 3 + 1):
             assert queue.next_used() is not None, f"burst {burst} is stuck"
+
+
+@pytest.mark.parametrize("in_table", [False, True])
+def test_4_next_without_its_flag(guest: Guest, in_table: bool) -> None:
+    """Where no chain goes on the field is anything, and is not looked at."""
+    queue = guest.queues[INFLATE]
+    pages = guest.some_pages(3)
+    data = [Seg(guest.buffer(struct.pack("<I", pfn)), 4) for pfn in pages]
+    for at, link in enumerate((0, 127, 0xFFFF)):
+        seg = Seg(data[at].gpa, 4, 0, link)
+        ring = queue.ring
+        if guest.packed and not in_table:
+            ring.add([seg])  # it is the buffer's id there
+        else:
+            ident = ring.add([indirect(guest, [seg]) if in_table else seg])
+            if isinstance(ring, SplitRing) and not in_table:
+                ring.set_desc(ident, seg)
+        queue.notify()
+        assert queue.next_used() is not None
+    guest.ballooned.update(pages)
+    assert guest.freed() == 3 * PAGE
+    guest.check()
+
+
+# What the device only reads, or only writes; hints may be either.
+DIRECTIONS = {INFLATE: 0, DEFLATE: 0, STATS: 0, REPORTING: WRITE, MESSAGE: 0}
+
+
+@pytest.mark.parametrize("packed", FORMATS)
+@pytest.mark.parametrize("queue", DIRECTIONS)
+def test_5_wrong_direction_on_every_queue(spawn: Callable[..., Device], queue: int,
+                                          packed: bool) -> None:
+    """It breaks alone: all others go on."""
+    device = spawn("--features=message", "--message-limit=0")
+    guest = device.guest(packed=packed, extra=[FREE_PAGE_HINT, PAGE_REPORTING, MESSAGE_VQ])
+    guest.write_to(queue, [Seg(guest.buffer(bytes(16)), 16, WRITE - DIRECTIONS[queue])])
+    assert guest.broke(guest.ring_of[queue])
+    queues = device.monitor().device()["queues"]
+    assert [q["index"] for q in queues if q["broken"]] == [queue]
+    assert next(q["error"] for q in queues if q["broken"]) == "buffer-direction"
+    pages = guest.some_pages(4)
+    if queue != INFLATE:
+        guest.inflate(pages)
+    if queue != MESSAGE:
+        guest.message(1)
+    if queue != REPORTING:
+        guest.report(guest.ranges(guest.some_pages(1, 3)))
+    guest.hint_id(0)
+    assert guest.fe.alive()
+
+
+@pytest.mark.parametrize("packed", FORMATS)
+def test_8_ring_that_refills_as_fast_as_it_drains(device: Device, monitor: Client,
+                                                  packed: bool) -> None:
+    """Another virtual CPU has the next buffer ready whenever one comes back; nobody else waits."""
+    guest = device.guest(packed=packed)
+    queue = guest.queues[DEFLATE]
+    data = guest.buffer(struct.pack("<I", 1))
+    other_cpu = os.fork()
+    if not other_cpu:
+        for _ in range(64):
+            queue.ring.add([Seg(data, 4)])
+        while True:
+            queue.kick.signal()
+            for _ in iter(queue.ring.used, None):
+                queue.ring.add([Seg(data, 4)])
+    try:
+        for seed in range(20):
+            start = time.monotonic()
+            guest.inflate(guest.some_pages(3, seed))
+            assert monitor.cmd("query-status")["running"] and guest.fe.alive()
+            assert time.monotonic() - start < 2
+        served = next(q["buffers"] for q in monitor.device()["queues"] if q["index"] == DEFLATE)
+        assert served > 64, "it was not refilled: that proves nothing"
+    finally:
+        os.kill(other_cpu, signal.SIGKILL)
+        os.waitpid(other_cpu, 0)
+    guest.check()

@@ -43,12 +43,22 @@ class Req(IntEnum):
     SET_VRING_ENABLE, SET_BACKEND_REQ_FD, GET_CONFIG, SET_CONFIG = 18, 21, 24, 25
     GET_INFLIGHT_FD, SET_INFLIGHT_FD, RESET_DEVICE = 31, 32, 34
     GET_MAX_MEM_SLOTS, ADD_MEM_REG, REM_MEM_REG = 36, 37, 38
+    SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE = 42, 43
 
 
 CONFIG_CHANGE = 2  # the one request of the back end
 
+LOG_ALL = 26  # feature bit: what the device writes goes to the dirty log
+VRING_LOG = 1  # flag in SET_VRING_ADDR: also its used ring
+LOG_PAGE = 4096
+
+SAVE, LOAD = 0, 1  # directions of SET_DEVICE_STATE_FD
+
 # Protocol feature bits.
-PF_MQ, PF_REPLY_ACK, PF_BACKEND_REQ, PF_CONFIG, PF_MEM_SLOTS = 0, 3, 5, 9, 15
+PF_MQ, PF_LOG_SHMFD, PF_REPLY_ACK, PF_BACKEND_REQ, PF_CONFIG = 0, 1, 3, 5, 9
+PF_MEM_SLOTS, PF_DEVICE_STATE = 15, 19
+OFFERED_PROTOCOL = sum(1 << bit for bit in (PF_MQ, PF_LOG_SHMFD, PF_REPLY_ACK, PF_BACKEND_REQ,
+                                            PF_CONFIG, PF_MEM_SLOTS, PF_DEVICE_STATE))
 
 
 class Closed(Exception):
@@ -97,6 +107,35 @@ class Region:
             view.release()
         self.map.close()
         os.close(self.fd)
+        self.fd = -1
+
+
+class DirtyLog:
+    """A bitmap of guest pages, shared with the back end that sets bits in it."""
+
+    def __init__(self, size: int = 4096, offset: int = 0, file_size: Optional[int] = None) -> None:
+        self.offset, self.size = offset, size
+        self.fd = os.memfd_create("protocol-test-ram-log", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, offset + size if file_size is None else file_size)
+
+    def describe(self) -> bytes:
+        return struct.pack("=QQ", self.size, self.offset)
+
+    def pages(self) -> set[int]:
+        """The pages whose bits are set; nothing beside the bitmap may have been written."""
+        data = os.pread(self.fd, os.fstat(self.fd).st_size, 0)
+        bitmap = data[self.offset:self.offset + self.size]
+        assert not any(data[:self.offset]) and not any(data[self.offset + self.size:])
+        return {8 * at + bit for at, byte in enumerate(bitmap) if byte
+                for bit in range(8) if byte >> bit & 1}
+
+    def clear(self) -> None:
+        """Only while the back end does not write."""
+        os.pwrite(self.fd, bytes(self.size), self.offset)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
         self.fd = -1
 
 
@@ -333,6 +372,21 @@ class FrontEnd:
             self.tell(req, u64(index | NO_FD))
         else:
             self.tell(req, u64(index), [fd])
+
+    def set_log(self, log: DirtyLog) -> None:
+        """From the reply on the back end writes to this log, and to no other."""
+        self.ask(Req.SET_LOG_BASE, log.describe(), [log.fd])
+
+    def device_state(self, direction: int, fd: int, phase: int = 0) -> bool:
+        """Hands over an end of the channel for the device's state; false if it is refused."""
+        reply = self.ask(Req.SET_DEVICE_STATE_FD, struct.pack("=II", direction, phase), [fd])
+        result = int(struct.unpack("=Q", reply)[0])
+        assert result & NO_FD, "a back end with a channel of its own"
+        return not result & 0xFF
+
+    def check_state(self) -> bool:
+        """Was the transfer a success?"""
+        return self.ask_u64(Req.CHECK_DEVICE_STATE) == 0
 
     def get_config(self, offset: int, size: int) -> bytes:
         reply = self.ask(Req.GET_CONFIG, config(offset, bytes(size)))
