@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import statistics
@@ -27,11 +28,12 @@ sys.path += [str(ROOT / "tests" / "guest"), str(ROOT / "tests" / "protocol")]
 
 from balloon import ARENA, Guest as FakeGuest  # noqa: E402
 from vhost_user import Region  # noqa: E402
-from vmm import Device, UmlGuest, build_initramfs  # noqa: E402
+from vmm import Device, DriverGuest, UmlGuest, build_initramfs  # noqa: E402
 from vmm.guest import MIB  # noqa: E402
 from vmm.uml import MODULES  # noqa: E402
 
 GIB = 1024 * MIB
+SHARED = "/memfd:aerostat-"
 PAGES = GIB // 4096
 
 
@@ -109,7 +111,8 @@ def real_guest(binary: pathlib.Path, workdir: pathlib.Path, rounds: int) -> Iter
     freed: list[float] = []
     initramfs = build_initramfs(MODULES, workdir / "initramfs")
     for _ in range(rounds):
-        with Device(binary, workdir) as device, \
+        # A guest that reports its free pages too would give memory back at times of its own.
+        with Device(binary, workdir, "--features=no-page-reporting") as device, \
                 UmlGuest(initramfs, workdir, GIB, device.socket) as guest:
             guest.load_balloon()
             guest.check(f"dd if=/dev/zero of=/data/fill bs=1M count={size // MIB} && rm /data/fill",
@@ -135,6 +138,52 @@ def real_guest(binary: pathlib.Path, workdir: pathlib.Path, rounds: int) -> Iter
     yield figure(f"real guest, host got back of {size // MIB} MiB", freed, "MiB", better="higher")
 
 
+def served(build: pathlib.Path, binary: pathlib.Path, quick: bool) -> Iterator[Figure]:
+    """The whole program from the guest's side: latency of messages, cost of statistics, crashes."""
+    def run(mode: str, n: int) -> list[list[str]]:
+        text = subprocess.run([build / "bench" / "served", binary, mode, str(n)], check=True,
+                              capture_output=True, text=True).stdout
+        return [line.split() for line in text.splitlines()]
+
+    before, device, after = ([float(word) for word in row[1:]]
+                             for row in run("message", 10000 if quick else 100000))
+    for i, name in enumerate(("p50", "p99")):
+        trip = (before[i] + after[i]) / 2
+        yield Figure(f"eventfd round trip, {name}", trip / 1000, "us",
+                     abs(before[i] - after[i]) / 1000)
+        yield Figure(f"message to acknowledged, {name}", device[i] / 1000, "us")
+        yield Figure(f"device adds to a round trip, {name}", (device[i] - trip) / trip, "ratio",
+                     bar=3.0)
+    for mode, who in (("stats", ""), ("alone", ", no monitor client")):
+        cpu = [float(row[1]) for row in run(mode, 5 if quick else 20)]
+        yield figure(f"CPU at 100 statistics a second{who}", cpu, "% of a core",
+                     bar=None if who else 0.5)
+    p50, p99, most = (float(word) for word in run("crash", 20 if quick else 200)[0][1:])
+    yield Figure("crash to serving again, p50", p50, "ms", bar=20.0)
+    yield Figure("crash to serving again, p99", p99, "ms", bar=20.0)
+    yield Figure("crash to serving again, longest", most, "ms")
+
+
+def pressure(binary: pathlib.Path, workdir: pathlib.Path, rounds: int) -> Iterator[Figure]:
+    """A program in a guest of our own driver needs what the balloon has."""
+    memory, balloon, need = 256, 192, 128
+    times: dict[str, list[float]] = {}
+    with Device(binary, workdir, "--features=no-page-reporting,message", "--on-pressure=deflate",
+                f"--pressure-steps={need}M,{need}M,{need}M") as device, \
+            DriverGuest(binary, device.socket, memory) as guest:
+        for _ in range(rounds):
+            device.inflate_to(balloon * MIB)
+            guest.run(f"use {memory - balloon - 2}")
+            time.sleep(0.15)  # else the driver would be told to wait with the next message
+            for name, value in guest.run(f"hog {need}").items():
+                times.setdefault(name, []).append(float(value))
+            guest.run("check")
+            guest.run(f"free {memory - balloon - 2 + need}")
+    yield figure("pressure told to answer", times["answered-us"], "us")
+    yield figure("pressure told to first page released", times["first-page-us"], "us")
+    yield figure(f"pressure told to {need} MiB in use", times["all-ms"], "ms")
+
+
 class LargeGuest(FakeGuest):
     """16 GiB that nobody touches."""
 
@@ -142,43 +191,67 @@ class LargeGuest(FakeGuest):
         self.mem.write(self.arena, bytes(ARENA))
 
 
-def private_kib(pid: int) -> int:
-    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    return sum(int(size) for size in re.findall(r"^Private_\w+: +(\d+) kB", text, re.M))
+def private_mib(pid: int) -> float:
+    """What a process has for itself, without the memory that parent and worker share."""
+    kib, ours = 0, False
+    with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as smaps:
+        for line in smaps:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                ours = SHARED not in line
+            elif ours and line.startswith("Private_"):
+                kib += int(line.split()[1])
+    return kib / 1024
 
 
-def switches(pid: int) -> int:
-    text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", text))
+def shared_mib(parent: int) -> float:
+    """The memory that parent and worker share, in files that have no other name."""
+    blocks = {}
+    for path in pathlib.Path(f"/proc/{parent}/fd").iterdir():
+        if os.readlink(path).startswith(SHARED):
+            stat = path.stat()
+            blocks[stat.st_ino] = stat.st_blocks
+    return sum(blocks.values()) * 512 / MIB
+
+
+def device_mib(pids: list[int]) -> float:
+    return sum(map(private_mib, pids)) + shared_mib(pids[0])
+
+
+def switches(pids: list[int]) -> int:
+    texts = [pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii") for pid in pids]
+    return sum(int(n) for text in texts for n in re.findall(r"ctxt_switches:\s+(\d+)", text))
 
 
 def process(binary: pathlib.Path, workdir: pathlib.Path, seconds: float) -> Iterator[Figure]:
-    """Memory of the process, and its wake-ups, while a driver is at work and a client connected."""
+    """Memory of parent and worker together, and their wake-ups, while a driver is at work and a
+    client connected."""
     with Device(binary, workdir) as device:
+        pids = [device.pid, device.worker()]
         guest = LargeGuest(str(device.socket), regions=[Region(0, 16 * GIB)]).start()
         try:
             device.wait_for("the rings", lambda state: len(state["queues"]) == 3)
-            yield Figure("private memory, 16 GiB guest", private_kib(device.pid) / 1024, "MiB",
-                         bar=1.5)
+            for name, pid in (("parent", pids[0]), ("worker", pids[1])):
+                yield Figure(f"private memory, 16 GiB guest, {name}", private_mib(pid), "MiB")
+            yield Figure("private memory, 16 GiB guest, all", device_mib(pids), "MiB", bar=1.5)
             # A page in each 128 MiB: all of the bitmap is in use.
             guest.inflate([pfn + 16 for pfn in range(0, 16 * GIB // 4096, 32768)][1:])
-            yield Figure("private memory, all of the bitmap in use",
-                         private_kib(device.pid) / 1024, "MiB", bar=3.5)
+            yield Figure("private memory, all of the bitmap in use", device_mib(pids), "MiB",
+                         bar=3.5)
             device.query()
             time.sleep(1)
-            before = switches(device.pid)
+            before = switches(pids)
             time.sleep(seconds)
-            yield Figure(f"wake-ups in {seconds:g} s", switches(device.pid) - before, "wake-ups",
-                         bar=0)
-            yield Figure(f"system calls in {seconds:g} s (strace -c)",
-                         strace(device.pid, seconds), "calls", bar=0)
+            yield Figure(f"wake-ups in {seconds:g} s", switches(pids) - before, "wake-ups", bar=0)
+            yield Figure(f"system calls in {seconds:g} s (strace -c)", strace(pids, seconds),
+                         "calls", bar=0)
         finally:
             guest.close()
 
 
-def strace(pid: int, seconds: float) -> int:
-    """System calls that a process finishes in that time."""
-    with subprocess.Popen(["strace", "-f", "-c", "-p", str(pid)], stdout=subprocess.DEVNULL,
+def strace(pids: list[int], seconds: float) -> int:
+    """System calls that processes finish in that time."""
+    attach = [word for pid in pids for word in ("-p", str(pid))]
+    with subprocess.Popen(["strace", "-f", "-c", *attach], stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True) as tracer:
         time.sleep(seconds)
         tracer.terminate()
@@ -193,7 +266,9 @@ def main() -> int:
     parser.add_argument("--build", type=pathlib.Path, required=True, help="release build directory")
     parser.add_argument("--json", type=pathlib.Path, help="where to write the figures too")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", choices=["device", "instructions", "guest", "process"],
+    parser.add_argument("--only", 
+                        choices=["device", "instructions", "guest", "process", "served",
+                                 "pressure"],
                         help="one part of it")
     args = parser.parse_args()
     binary = args.build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
@@ -207,6 +282,8 @@ def main() -> int:
             "instructions": lambda: instructions(args.build),
             "guest": lambda: real_guest(binary, workdir, 2 if args.quick else 5),
             "process": lambda: process(binary, workdir, 10),
+            "served": lambda: served(args.build, binary, args.quick),
+            "pressure": lambda: pressure(binary, workdir, 5 if args.quick else 20),
         }
         for part, measure in parts.items():
             if args.only in (None, part):

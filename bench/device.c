@@ -88,7 +88,13 @@ static void on_event(void *opaque, enum balloon_event event)
 	(void)event;
 }
 
-static const struct balloon_ops ops = {on_discard, on_config_changed, on_queue, on_queue, on_event};
+static void on_commit(void *opaque)
+{
+	(void)opaque;
+}
+
+static const struct balloon_ops ops = {on_discard, on_config_changed, on_queue,
+				       on_queue,   on_event,          on_commit};
 
 static void add_memory(struct bench *b, uint64_t gpa, uint64_t size, int fd)
 {
@@ -123,7 +129,8 @@ static void set_up(struct bench *b)
 	vu_memory_init(&b->memory);
 	add_memory(b, 0, GUEST_BYTES, dup(b->fd));
 	add_memory(b, LOW_GPA, LOW_BYTES, low);
-	if (reclaim_memory_changed(&b->reclaim, &b->balloon, &b->memory) < 0)
+	if (reclaim_init(&b->reclaim, make_memory(2 * GUEST_BYTES), GUEST_BYTES, -1) < 0 ||
+	    reclaim_memory_changed(&b->reclaim, &b->balloon, &b->memory, 1) < 0)
 		die("bitmap");
 	b->low = b->memory.mem.host[1];
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""A real Linux guest gives memory back to its host, and gets it again.
+"""A real Linux guest gives memory back to its host, and gets it again; its host sees how it does.
 
 `./run demo` builds the device and starts this with AEROSTAT_BALLOON naming it. Exit status 0 only
 if memory really came back and the guest's data is what it was; 130 after Ctrl-C.
@@ -24,8 +24,8 @@ from collections.abc import Iterator
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "guest"))
 sys.dont_write_bytecode = True
 
-from vmm import (Device, DeviceError, Guest, GuestData, GuestError, MissingPackage,  # noqa: E402
-                 QmpClient, QmpError, UmlGuest, build_initramfs)
+from vmm import (Device, DeviceError, DriverGuest, Guest, GuestData, GuestError,  # noqa: E402
+                 MissingPackage, QmpClient, QmpError, UmlGuest, build_initramfs)
 from vmm.data import pattern  # noqa: E402
 from vmm.guest import MIB  # noqa: E402
 from vmm.uml import MODULES  # noqa: E402
@@ -52,6 +52,16 @@ Linux has. We fill its memory, take {BALLOON // MIB} MiB from it, and give them 
 HEADER = ("                                       guest           balloon     host\n"
           " time  step                      total  free avail   wanted taken  in use")
 WIDTH = 75  # of a row
+
+DRIVER_INTRO = """\
+A second guest has our own driver, which pushes its statistics on a timer and tells the host when
+memory is short. No driver that comes with Linux does that yet."""
+DRIVER_MEMORY = 128  # MiB, like what follows
+DRIVER_BALLOON = 96
+DRIVER_FREE = 4
+NEED = 64
+INTERVAL_MS = 100
+PUSH_SECONDS = 2
 
 
 class Failed(Exception):
@@ -90,6 +100,9 @@ class Screen:
     def line(self, text: str = "") -> None:
         """A line that stays, in the place of one that was live."""
         print(("\r\x1b[K" if self.terminal else "") + text, flush=True)
+
+    def fact(self, label: str, text: str, code: str = "0") -> None:
+        self.line(f"  {label:30}" + self.paint(text, code))
 
     def live(self, text: str) -> None:
         if self.terminal:
@@ -179,6 +192,139 @@ def rate(size: int, seconds: float) -> str:
     return f"{size / MIB:.0f} MiB in {seconds:.2f} s = {size / MIB / seconds:.0f} MiB/s"
 
 
+def wait_for_health(device: Device, status: str) -> float:
+    """The seconds until the device says that of its guest."""
+    start = time.monotonic()
+    while (health := device.qmp.execute("query-guest-health"))["status"] != status:
+        require(time.monotonic() - start < 30, f"the guest is not {status}, but {health}")
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
+def show_memory(screen: Screen, device: Device, guest: UmlGuest, disk_sum: str,
+                start: float) -> None:
+    """Take memory from the guest, and give it back."""
+    kernel = guest.check("uname -r").strip()
+    screen.line(screen.paint(HEADER, "2"))
+    table = Table(screen, device, guest, start)
+    with table.step(f"Linux {kernel} is up"):
+        # A disk that nobody has open has no page cache.
+        guest.check("sleep 1000 </dev/ubda >/dev/null 2>&1 &")
+    data = GuestData(guest)
+    with table.step("write data to memory"):
+        data.write(DATA)
+    with table.step("fill up with page cache"):
+        guest.check("cat /dev/ubda >/dev/null")
+    with table.step("delete half of the data"):
+        data.thin_out()
+    full = guest.resident()
+
+    with table.step(f"take {FREE // MIB} MiB: free memory"):
+        seconds_free = move(device, FREE)
+    freed_free = full - guest.resident()
+    with table.step(f"take {CACHE // MIB} MiB: page cache"):
+        seconds_cache = move(device, BALLOON)
+    freed = full - guest.resident()
+    with table.step("compare checksums"):
+        require_data(data, "with the balloon full")
+    with table.step("give them back"):
+        seconds_back = move(device, 0)
+    with table.step("fill up again"):
+        data.write(FREE)
+        got = guest.check("md5sum /dev/ubda").split()[0]
+    used_again = guest.resident()
+    with table.step("compare checksums"):
+        require_data(data, "after the balloon was emptied")
+    require(got == disk_sum, "the guest reads its disk wrongly")
+
+    screen.line()
+    screen.fact("The host really got back", f"{freed / MIB:.0f} MiB, {freed / BALLOON:.1%} of what "
+                "was asked", "1")
+    screen.fact("from the guest's free memory", rate(freed_free, seconds_free), "1")
+    screen.fact("from its page cache",
+                rate(freed - freed_free, seconds_cache) + ", at the guest's own pace")
+    screen.fact("The guest had it again in", f"{seconds_back:.2f} s, and used it")
+    screen.fact("The guest's data", f"{data.size // MIB} MiB in memory, {DISK // MIB} MiB on its "
+                "disk: checksums right")
+    require(freed >= FREED_AT_LEAST * BALLOON, "the host got too little memory back")
+    require(used_again >= USED_AGAIN_AT_LEAST * full, "the guest could not use its memory again")
+
+
+def show_health(screen: Screen, device: Device, guest: Guest) -> None:
+    """Does the guest hang? The host can tell."""
+    device.set_polling_interval(1)
+    wait_for_health(device, "healthy")
+    guest.pause()
+    try:
+        screen.live("  We stop the guest's processor ...")
+        hung = wait_for_health(device, "unresponsive")
+    finally:
+        guest.resume()
+    well = wait_for_health(device, "healthy")
+    screen.line()
+    screen.fact("Guest stopped (SIGSTOP)", f"unresponsive, says the device {hung:.1f} s later", "31")
+    screen.fact("Guest goes on (SIGCONT)", f"healthy, {well * 1000:.0f} ms later", "32")
+
+
+def show_crash(screen: Screen, device: Device) -> None:
+    """Does the device die? The guest does not notice."""
+    before = device.query()
+    start = time.monotonic()
+    device.kill_worker()
+    device.again(device.refresh_stats)
+    took = time.monotonic() - start
+    after = device.query()
+    require(after["worker-restarts"] == 1, "the device's worker was not replaced")
+    require(all(before[name] == after[name] for name in ("target", "actual", "held", "freed")),
+            f"the device has forgotten something: {before}, then {after}")
+    screen.fact("Device killed (SIGKILL)", f"another serves the same guest, {took * 1000:.0f} ms "
+                "later")
+
+
+def show_push(screen: Screen, device: Device) -> None:
+    """Statistics at the cadence that the host sets."""
+    device.qmp.execute("set-stats-push-interval", interval_ms=INTERVAL_MS)
+    device.qmp.wait_event("BALLOON")
+    device.qmp.events.clear()
+    start, count = time.monotonic(), 0
+    while time.monotonic() - start < PUSH_SECONDS:
+        device.qmp.wait_event("BALLOON")
+        count += 1
+        screen.live(f"  Statistics are pushed: {count}")
+    require(count >= 10, f"only {count} statistics in {PUSH_SECONDS} s")
+    wait_for_health(device, "healthy")
+    screen.fact(f"Push interval of {INTERVAL_MS} ms", f"{count} statistics in {PUSH_SECONDS} s, and "
+                "nobody asked", "1")
+
+
+def show_pressure(screen: Screen, device: Device, guest: DriverGuest) -> None:
+    """A program needs what the balloon has."""
+    device.inflate_to(DRIVER_BALLOON * MIB)
+    guest.run(f"use {DRIVER_MEMORY - DRIVER_BALLOON - DRIVER_FREE}")
+    device.qmp.events.clear()
+    times = {name: float(value) for name, value in guest.run(f"hog {NEED}").items()}
+    event = device.qmp.wait_event("GUEST_PRESSURE")
+    guest.run("check")
+    require(event["target"] < DRIVER_BALLOON * MIB, f"the host kept its target: {event}")
+    screen.fact("A program needs", f"{NEED} MiB, with {DRIVER_FREE} MiB free and {DRIVER_BALLOON} "
+                "MiB in the balloon")
+    screen.fact(f"The guest tells ({event['level']})",
+                f"answered after {times['answered-us']:.0f} us; first page back after "
+                f"{times['first-page-us']:.0f} us", "1")
+    screen.fact("The program has its memory", f"after {times['all-ms']:.0f} ms")
+
+
+def play_driver(screen: Screen, workdir: pathlib.Path, binary: pathlib.Path) -> None:
+    screen.line()
+    screen.line(DRIVER_INTRO)
+    screen.line()
+    with Device(binary, workdir, "--features=stats-push,message",
+                "--on-pressure=deflate") as device, \
+            DriverGuest(binary, device.socket, DRIVER_MEMORY) as guest:
+        show_push(screen, device)
+        show_pressure(screen, device, guest)
+
+
 def play(screen: Screen, workdir: pathlib.Path, binary: pathlib.Path) -> None:
     screen.line(screen.paint("Aerostat: a real Linux guest gives memory back", "1"))
     screen.line()
@@ -188,59 +334,18 @@ def play(screen: Screen, workdir: pathlib.Path, binary: pathlib.Path) -> None:
     initramfs = build_initramfs(MODULES, workdir / "initramfs")
     disk = workdir / "disk"
     disk_sum = make_disk(disk)
-    with Device(binary, workdir) as device, \
+    # A guest that reports its free pages too would give memory back at times of its own.
+    with Device(binary, workdir, "--features=no-page-reporting") as device, \
             UmlGuest(initramfs, workdir, MEMORY, device.socket, disk) as guest:
         guest.load_balloon()
-        kernel = guest.check("uname -r").strip()
-        screen.line(screen.paint(HEADER, "2"))
-        table = Table(screen, device, guest, start)
-        with table.step(f"Linux {kernel} is up"):
-            # A disk that nobody has open has no page cache.
-            guest.check("sleep 1000 </dev/ubda >/dev/null 2>&1 &")
-        data = GuestData(guest)
-        with table.step("write data to memory"):
-            data.write(DATA)
-        with table.step("fill up with page cache"):
-            guest.check("cat /dev/ubda >/dev/null")
-        with table.step("delete half of the data"):
-            data.thin_out()
-        full = guest.resident()
-
-        with table.step(f"take {FREE // MIB} MiB: free memory"):
-            seconds_free = move(device, FREE)
-        freed_free = full - guest.resident()
-        with table.step(f"take {CACHE // MIB} MiB: page cache"):
-            seconds_cache = move(device, BALLOON)
-        freed = full - guest.resident()
-        with table.step("compare checksums"):
-            require_data(data, "with the balloon full")
-        with table.step("give them back"):
-            seconds_back = move(device, 0)
-        with table.step("fill up again"):
-            data.write(FREE)
-            got = guest.check("md5sum /dev/ubda").split()[0]
-        used_again = guest.resident()
-        with table.step("compare checksums"):
-            require_data(data, "after the balloon was emptied")
-        require(got == disk_sum, "the guest reads its disk wrongly")
+        show_memory(screen, device, guest, disk_sum, start)
+        show_health(screen, device, guest)
+        show_crash(screen, device)
         state = device.query()
-
+        require(state["held"] == state["actual"] == 0, f"the balloon is not empty: {state}")
+        require(not any(state["driver-errors"].values()), f"the device found errors: {state}")
+    play_driver(screen, workdir, binary)
     screen.line()
-    for label, text in (
-            ("The host really got back", screen.paint(
-                f"{freed / MIB:.0f} MiB, {freed / BALLOON:.1%} of what was asked", "1")),
-            ("from the guest's free memory", screen.paint(rate(freed_free, seconds_free), "1")),
-            ("from its page cache", rate(freed - freed_free, seconds_cache) +
-             ", at the guest's own pace"),
-            ("The guest had it again in", f"{seconds_back:.2f} s, and used it"),
-            ("The guest's data", f"{data.size // MIB} MiB in memory, {DISK // MIB} MiB on its "
-                                 "disk: checksums right")):
-        screen.line(f"  {label:30}{text}")
-    screen.line()
-    require(freed >= FREED_AT_LEAST * BALLOON, "the host got too little memory back")
-    require(used_again >= USED_AGAIN_AT_LEAST * full, "the guest could not use its memory again")
-    require(state["held"] == state["actual"] == 0, f"the balloon is not empty: {state}")
-    require(not any(state["driver-errors"].values()), f"the device found errors: {state}")
     screen.line(screen.paint("It all worked.", "1;32"))
 
 

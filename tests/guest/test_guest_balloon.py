@@ -47,10 +47,8 @@ def reaches_its_target(device: Device, wish: int) -> None:
 
 @pytest.mark.parametrize("options, bits, names", [
     ((), {STATS_VQ, DEFLATE_ON_OOM}, {"stats", "deflate-on-oom"}),
-    (("--features=no-stats",), {DEFLATE_ON_OOM}, {"deflate-on-oom"}),
-    (("--features=no-deflate-on-oom",), {STATS_VQ}, {"stats"}),
     (("--features=no-stats,no-deflate-on-oom",), set(), set()),
-], ids=["all", "no-stats", "no-deflate-on-oom", "bare"])
+], ids=["all", "bare"])
 def test_probe(bed: Bed, record_property: Callable[[str, object], None],
                options: tuple[str, ...], bits: set[int], names: set[str]) -> None:
     device, guest = bed.pair(*options)

@@ -8,15 +8,22 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from conftest import Bed
-from vmm import GuestData, GuestError
+from vmm import GuestData, GuestError, UmlGuest
 
 
-def test_output_and_status_are_exact(bed: Bed) -> None:
-    guest = bed.guest()
+@pytest.fixture(scope="module")
+def guest(initramfs: pathlib.Path, workdir: pathlib.Path) -> Iterator[UmlGuest]:
+    """One for all tests that leave it as it was."""
+    with UmlGuest(initramfs, workdir) as guest:
+        yield guest
+
+
+def test_output_and_status_are_exact(guest: UmlGuest) -> None:
     result = guest.run(r"printf 'a\0b\r\n\377'; echo to-stderr >&2; exit 7")
     assert result.output == b"a\0b\r\n\xffto-stderr\n" and result.status == 7
     noise = guest.run("head -c 1000000 /dev/urandom | tee /run/noise; md5sum </run/noise >/run/sum")
@@ -25,27 +32,24 @@ def test_output_and_status_are_exact(bed: Bed) -> None:
     assert guest.run("cat /run/noise").output == noise.output
 
 
-def test_kernel_messages_stay_out_of_the_output(bed: Bed) -> None:
-    guest = bed.guest()
+def test_kernel_messages_stay_out_of_the_output(guest: UmlGuest) -> None:
     guest.check("echo 8 >/proc/sys/kernel/printk; echo on >/proc/sys/kernel/printk_devkmsg")
     output = guest.check("for i in $(seq 500); do echo line $i; echo 0123456789 >/dev/kmsg; done")
     assert output == "".join(f"line {i}\n" for i in range(1, 501))
     assert guest.console().count("0123456789") == 500
 
 
-def test_long_scripts(bed: Bed) -> None:
-    assert bed.guest().check(f"echo {'x' * 30000}") == "x" * 30000 + "\n"
+def test_long_scripts(guest: UmlGuest) -> None:
+    assert guest.check(f"echo {'x' * 30000}") == "x" * 30000 + "\n"
 
 
-def test_a_late_answer_is_not_taken_for_the_next(bed: Bed) -> None:
-    guest = bed.guest()
+def test_a_late_answer_is_not_taken_for_the_next(guest: UmlGuest) -> None:
     with pytest.raises(GuestError, match="in time"):
         guest.run("sleep 1; echo late", timeout=0.3)
     assert guest.run("echo next").output == b"next\n"
 
 
-def test_damaged_data_is_found(bed: Bed) -> None:
-    guest = bed.guest()
+def test_damaged_data_is_found(guest: UmlGuest) -> None:
     data = GuestData(guest)
     data.write(4 << 20)
     assert data.damaged() == []
@@ -53,10 +57,10 @@ def test_damaged_data_is_found(bed: Bed) -> None:
     guest.check(f"dd if=/dev/zero of={victim} bs=4096 seek=100 count=1 conv=notrunc")
     (damage,) = data.damaged()
     assert damage.startswith(f"{victim}: page 100 begins with b'\\x00")
+    data.clear()
 
 
-def test_pause_and_resume(bed: Bed) -> None:
-    guest = bed.guest()
+def test_pause_and_resume(guest: UmlGuest) -> None:
     guest.pause()
     with pytest.raises(GuestError, match="in time"):
         guest.run("true", timeout=0.5)

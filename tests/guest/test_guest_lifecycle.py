@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Bed
 from vmm import Device, GuestData, QmpError, UmlGuest
-from vmm.guest import MIB
+from vmm.guest import MIB, PAGE
 
 
 def reaches(device: Device, size: int) -> None:
@@ -21,7 +21,7 @@ def test_unload_and_load_again(bed: Bed) -> None:
     device, guest = bed.pair("--target=64M")
     data = GuestData(guest)
     data.write(64 * MIB)
-    for _ in range(4):
+    for _ in range(3):
         reaches(device, 64 * MIB)
         guest.unload_balloon()
         reaches(device, 0)
@@ -42,6 +42,27 @@ def test_unload_in_the_middle_of_an_inflation(bed: Bed) -> None:
         guest.load_balloon()
         reaches(device, size * MIB)
         assert data.damaged() == []
+
+
+def test_memory_of_an_unloaded_driver_is_left_alone(bed: Bed) -> None:
+    """User-mode-linux does not say that rings are gone: the guest has other things there soon."""
+    device, guest = bed.pair(memory=64 * MIB)
+    device.refresh_stats()
+    guest.unload_balloon()
+    guest.pause()
+    before = guest.memory_file().read_bytes()
+    device.set_polling_interval(1)  # which would return the buffer of the statistics
+    time.sleep(1.3)
+    device.kill_worker()  # a new one serves all rings
+    device.again(device.query)
+    time.sleep(0.1)
+    after = guest.memory_file().read_bytes()
+    written = [page for page in range(0, len(after), PAGE)
+               if before[page:page + PAGE] != after[page:page + PAGE]]
+    guest.resume()
+    assert [hex(page) for page in written] == []
+    guest.load_balloon()
+    assert device.refresh_stats()["stats"]
 
 
 def kill_in_the_middle(device: Device, guest: UmlGuest, size: int) -> int:

@@ -74,7 +74,7 @@ def test_target_that_oscillates_at_speed(bed: Bed) -> None:
     data.thin_out()
     guest.check(CHECKER.format(sums=data.checksums()))
     choice, sizes = random.Random(1), [0, MIB, 32 * MIB, 96 * MIB, 128 * MIB]
-    memory, changes, until = device.memory(), 0, time.monotonic() + 12
+    memory, changes, until = device.memory(), 0, time.monotonic() + 8
     while time.monotonic() < until:
         device.qmp.execute("balloon", value=memory - choice.choice(sizes))
         changes += 1

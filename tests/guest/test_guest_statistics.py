@@ -7,6 +7,7 @@ import re
 import time
 
 from conftest import Bed
+from together import together
 from vmm import QmpClient
 from vmm.guest import MIB
 
@@ -52,6 +53,7 @@ def test_total_memory_follows_the_balloon(bed: Bed) -> None:
     assert less["stat-total-memory"] == guest.meminfo()["MemTotal"]
 
 
+@together
 def test_polling_and_ages(bed: Bed) -> None:
     device, _ = bed.pair()
     device.refresh_stats()
@@ -97,6 +99,7 @@ def age(text: str) -> int:
     return int(found[1])
 
 
+@together
 def test_info_balloon_of_a_stopped_guest_comes_in_time_with_its_age(bed: Bed) -> None:
     device, guest = bed.pair()
     device.refresh_stats()

@@ -6,18 +6,23 @@ uml        guests under user-mode-linux
 initramfs  what a guest boots: busybox, the stock modules and the agent of rootfs/init
 channel    the host's end of the conversation with that agent
 data       data whose checksum the host knows without having read it back
+hints      the file of free page hints
+driver     a guest made of the portable driver: what no stock driver can
 device     a vhost-user-balloon process and its monitor
 qmp        a QMP client
 """
 
 from .data import GuestData
 from .device import Device, DeviceError
+from .driver import DriverGuest
 from .guest import Guest, GuestError, MissingPackage, Result
+from .hints import Hints, read_hints
 from .initramfs import build_initramfs
 from .qmp import QmpClient, QmpError
 from .uml import UmlGuest
 
 __all__ = [
-    "Device", "DeviceError", "Guest", "GuestData", "GuestError", "MissingPackage", "QmpClient",
-    "QmpError", "Result", "UmlGuest", "build_initramfs",
+    "Device", "DeviceError", "DriverGuest", "Guest", "GuestData", "GuestError", "Hints",
+    "MissingPackage", "QmpClient", "QmpError", "Result", "UmlGuest", "build_initramfs",
+    "read_hints",
 ]

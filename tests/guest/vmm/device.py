@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from .hints import Hints, read_hints
 from .qmp import QmpClient
 
 _BALLOON = "/machine/peripheral/balloon0"
+T = TypeVar("T")
+
 _SANITIZER_MARKS = ("Sanitizer", "runtime error:")
 
 
@@ -36,7 +41,7 @@ class Device:
         # Short names: a Unix socket's path has 107 bytes.
         self._dir = pathlib.Path(tempfile.mkdtemp(prefix="dev-", dir=self._workdir))
         self.socket, self.monitor = self._dir / "vhost", self._dir / "qmp"
-        with open(self._dir / "stderr", "wb") as stderr:
+        with open(self.log, "wb") as stderr:
             self._process = subprocess.Popen(
                 [str(self._binary), f"--socket-path={self.socket}", f"--qmp={self.monitor}",
                  *self._options], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
@@ -82,17 +87,57 @@ class Device:
         shutil.rmtree(self._dir, ignore_errors=True)
 
     def stderr(self) -> str:
-        return (self._dir / "stderr").read_text(errors="replace")
+        return self.log.read_text(errors="replace")
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What it says on standard output and standard error."""
+        return self._dir / "stderr"
 
     @property
     def pid(self) -> int:
         return self._running().pid
 
+    def worker(self) -> int:
+        """The process that serves the guest; the parent of it has self.pid."""
+        deadline = time.monotonic() + 20
+        while not (pid := self._find_worker()):
+            if time.monotonic() > deadline or self._running().poll() is not None:
+                raise DeviceError(f"there is no worker: {self.stderr()}")
+            time.sleep(0.001)
+        return pid
+
+    def kill_worker(self, number: int = signal.SIGKILL) -> int:
+        """Kill the worker, and wait until another is there (which may not be ready yet). The process
+        id of the one that was killed."""
+        while True:
+            pid = self.worker()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+                break
+        while self.worker() == pid:
+            time.sleep(0.001)
+        return pid
+
+    def _find_worker(self) -> int:
+        path = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in path.read_text(encoding="ascii").split():
+                # Before it has executed the program it is still called as its parent.
+                words = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                if len(words) > 1 and words[1].startswith(b"--worker"):
+                    return int(child)
+        return 0
+
     def cpu_seconds(self) -> float:
-        """Processor time that the process has used so far (proc(5) stat, fields 14 and 15)."""
-        text = pathlib.Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
-        fields = text.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time that parent and worker have used so far (proc(5) stat, fields 14 and
+        15)."""
+        ticks = 0
+        for pid in (self.pid, self.worker()):
+            text = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+            fields = text.rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def query(self) -> dict[str, Any]:
         """query-balloon-device: target, actual, held, resident, freed and the rest, in bytes."""
@@ -128,6 +173,24 @@ class Device:
         self.set_balloon(size)
         return self.wait_for(f"a balloon of {size} bytes",
                              lambda state: state["actual"] == state["held"] == size, timeout)
+
+    def again(self, attempt: Callable[[], T], timeout: float = 120.0) -> T:
+        """Do something that asks the monitor; from the beginning, on a new connection, whenever a
+        worker's end has taken the connection with it."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                if self.qmp.closed:
+                    self.qmp = QmpClient(self.monitor)
+                return attempt()
+            except ConnectionError:
+                self.qmp.close()
+                if self._running().poll() is not None or time.monotonic() > deadline:
+                    raise
+
+    def hints(self) -> Hints:
+        """The file of free page hints, as it is now."""
+        return read_hints(self.qmp.execute("query-free-page-hint")["path"])
 
     def guest_stats(self) -> dict[str, Any]:
         return self.qmp.execute("qom-get", path=_BALLOON, property="guest-stats")

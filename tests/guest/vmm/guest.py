@@ -8,6 +8,7 @@ import dataclasses
 import types
 
 MIB = 1 << 20
+PAGE = 4096
 
 # A guest boots in 1 to 2 s alone; twenty at once on two cores take twenty times that.
 BOOT_TIMEOUT = 90.0

@@ -78,6 +78,10 @@ class QmpClient:
     def close(self) -> None:
         self._sock.close()
 
+    @property
+    def closed(self) -> bool:
+        return self._sock.fileno() < 0
+
     def __enter__(self) -> QmpClient:
         return self
 

@@ -41,14 +41,17 @@ class UmlGuest(Guest):
     """One user-mode-linux process group."""
 
     def __init__(self, initramfs: pathlib.Path, workdir: pathlib.Path, memory: int = 256 * MIB,
-                 balloon: pathlib.Path | None = None, disk: pathlib.Path | None = None) -> None:
+                 balloon: pathlib.Path | None = None, disk: pathlib.Path | None = None,
+                 kernel_options: tuple[str, ...] = ()) -> None:
         """`balloon` is the socket of the device, `disk` a file that the guest sees read-only as
-        /dev/ubda. Private files go below `workdir` while the guest runs. Memory in bytes."""
+        /dev/ubda, kernel_options go on the kernel's command line. Private files go below `workdir`
+        while the guest runs. Memory in bytes."""
         self.memory = memory
         self._initramfs = initramfs
         self._workdir = workdir
         self._balloon = balloon
         self._disk = disk
+        self._kernel_options = kernel_options
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._home: pathlib.Path | None = None
@@ -82,7 +85,7 @@ class UmlGuest(Guest):
                      # While it boots, this kernel starts a helper for each device it finds. On a
                      # busy host hundreds of them pile up, past what a small guest may have, and
                      # init could not fork.
-                     "sysctl.kernel.threads-max=4096"]
+                     "sysctl.kernel.threads-max=4096", *self._kernel_options]
         if _large_fp_state():
             arguments.append(_NO_AVX)
         if self._disk is not None:
@@ -138,12 +141,14 @@ class UmlGuest(Guest):
         return self._process is not None and self._process.poll() is None
 
     def resident(self) -> int:
-        # The guest's memory is the one unlinked file that the kernel's process has in /dev/shm.
-        directory = f"/proc/{self.pid}/fd"
-        for fd in os.listdir(directory):
-            target = os.readlink(f"{directory}/{fd}")
+        return self.memory_file().stat().st_blocks * 512
+
+    def memory_file(self) -> pathlib.Path:
+        """The guest's memory: the one unlinked file that the kernel's process has in /dev/shm."""
+        for path in pathlib.Path(f"/proc/{self.pid}/fd").iterdir():
+            target = os.readlink(path)
             if target.startswith("/dev/shm/") and target.endswith(" (deleted)"):
-                return os.stat(f"{directory}/{fd}").st_blocks * 512
+                return path
         raise GuestError("the guest's memory was not found")
 
     def cpu_seconds(self) -> float:
