@@ -41,11 +41,14 @@ static int discard_once(const struct discard_area *area, uint64_t offset, uint64
 {
 	switch (area->method) {
 	case DISCARD_PUNCH_HOLE:
+		/* seccomp: fallocate(1 == FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) */
 		return fallocate(area->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				 (off_t)(area->fd_offset + offset), (off_t)len);
 	case DISCARD_MADV_REMOVE:
+		/* seccomp: madvise(2 == MADV_REMOVE) */
 		return madvise(area->host + offset, len, MADV_REMOVE);
 	case DISCARD_MADV_DONTNEED:
+		/* seccomp: madvise(2 == MADV_DONTNEED) */
 		return madvise(area->host + offset, len, MADV_DONTNEED);
 	case DISCARD_NONE:
 	case DISCARD_METHOD_COUNT:
@@ -98,6 +101,7 @@ static uint64_t count_resident_pages(const struct discard_area *area)
 	for (uint64_t at = 0; at < area->size; at += step) {
 		uint64_t len = min_u64(step, area->size - at);
 
+		/* seccomp: mincore */
 		if (mincore(area->host + at, len, in_core) < 0)
 			return resident;
 		for (uint64_t i = 0; i * small_page < len; i++)
@@ -112,6 +116,7 @@ uint64_t discard_resident(const struct discard_area *area)
 
 	if (area->fd < 0)
 		return count_resident_pages(area);
+	/* seccomp: fstat fstat64 newfstatat(3 == AT_EMPTY_PATH) */
 	if (fstat(area->fd, &st) < 0)
 		return 0;
 	return (uint64_t)st.st_blocks * 512;
