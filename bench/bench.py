@@ -266,7 +266,7 @@ def main() -> int:
     parser.add_argument("--build", type=pathlib.Path, required=True, help="release build directory")
     parser.add_argument("--json", type=pathlib.Path, help="where to write the figures too")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", 
+    parser.add_argument("--only",
                         choices=["device", "instructions", "guest", "process", "served",
                                  "pressure"],
                         help="one part of it")

@@ -262,7 +262,8 @@ def show_health(screen: Screen, device: Device, guest: Guest) -> None:
         guest.resume()
     well = wait_for_health(device, "healthy")
     screen.line()
-    screen.fact("Guest stopped (SIGSTOP)", f"unresponsive, says the device {hung:.1f} s later", "31")
+    screen.fact("Guest stopped (SIGSTOP)", f"unresponsive, says the device {hung:.1f} s later",
+                "31")
     screen.fact("Guest goes on (SIGCONT)", f"healthy, {well * 1000:.0f} ms later", "32")
 
 
@@ -293,8 +294,8 @@ def show_push(screen: Screen, device: Device) -> None:
         screen.live(f"  Statistics are pushed: {count}")
     require(count >= 10, f"only {count} statistics in {PUSH_SECONDS} s")
     wait_for_health(device, "healthy")
-    screen.fact(f"Push interval of {INTERVAL_MS} ms", f"{count} statistics in {PUSH_SECONDS} s, and "
-                "nobody asked", "1")
+    screen.fact(f"Push interval of {INTERVAL_MS} ms", f"{count} statistics in {PUSH_SECONDS} s, "
+                "and nobody asked", "1")
 
 
 def show_pressure(screen: Screen, device: Device, guest: DriverGuest) -> None:

@@ -55,7 +55,7 @@ static void start_worker(struct guard *g, uint64_t now)
 		return;
 	}
 	g->state = GUARD_STARTING;
-	g->started = g->complete = g->told = g->distrusted = false;
+	g->started = g->complete = g->told = g->distrusted = g->dismissed = false;
 	g->next = 0;
 	g->kill_ms = now + READY_MS;
 	g->progress = g->block->progress;
@@ -97,10 +97,13 @@ static void worker_ready(struct guard *g)
 	if (!g->stop)
 		g->kill_ms = NEVER;
 	g->unready = 0;
+	g->ever_ready = true;
+	/* One that is to go already says nothing about the program that comes next. */
+	if (g->leave)
+		return;
 	if (g->old_program >= 0)
 		close(g->old_program);
 	g->old_program = -1;
-	g->ever_ready = true;
 }
 
 static void drop_client(struct guard_client *c)
@@ -179,9 +182,7 @@ static void note_death(struct guard *g, int status)
 	char how[CHANNEL_REASON_MAX / 2];
 
 	g->fault = !g->leave && !g->stop && (g->distrusted || child_fault(status));
-	/* One that was not ready yet was not asked. */
-	if (g->leave &&
-	    (g->state == GUARD_STARTING || (WIFEXITED(status) && WEXITSTATUS(status) == 0))) {
+	if (g->leave && (g->dismissed || (WIFEXITED(status) && WEXITSTATUS(status) == 0))) {
 		strcpy(g->reason, "replaced by another program");
 		return;
 	}
@@ -435,6 +436,7 @@ void guard_upgrade(struct guard *g)
 		return; /* the worker that goes makes room for this one */
 	log_line("SIGHUP: the worker is replaced");
 	g->leave = true;
+	g->dismissed = g->state == GUARD_STARTING;
 	if (g->state == GUARD_STARTING)
 		guard_kill(g);
 	else if (g->state == GUARD_READY)

@@ -61,6 +61,7 @@ struct guard {
 	bool complete;   /* GO is sent */
 	bool told;       /* LEAVE or STOP is sent */
 	bool distrusted; /* it was killed for what it said */
+	bool dismissed;  /* it was killed to make room for another program */
 
 	uint64_t start_ms;    /* no start before that */
 	uint64_t ready_ms;    /* since when this worker is ready */

@@ -478,8 +478,9 @@ int sandbox_enter(const struct sandbox_options *o, struct sandbox_report *report
 	if (has_threads())
 		return -EBUSY;
 #ifdef SANDBOX_SANITIZED
-	/* Reads what it cannot read later. */
+	/* Reads what it cannot read later, and has one place left to report to. */
 	__sanitizer_sandbox_on_notify(&(__sanitizer_sandbox_arguments){0});
+	__sanitizer_set_report_path("stderr");
 #endif
 	note(report, SANDBOX_NO_NEW_PRIVS, result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)));
 	isolate(o, report);

@@ -427,13 +427,16 @@ def test_8_ring_that_refills_as_fast_as_it_drains(device: Device, monitor: Clien
             for _ in iter(queue.ring.used, None):
                 queue.ring.add([Seg(data, 4)])
     try:
-        for seed in range(20):
+        for seed in range(1000):
             start = time.monotonic()
-            guest.inflate(guest.some_pages(3, seed))
+            guest.inflate(guest.some_pages(1, seed))
             assert monitor.cmd("query-status")["running"] and guest.fe.alive()
-            assert time.monotonic() - start < 2
-        served = next(q["buffers"] for q in monitor.device()["queues"] if q["index"] == DEFLATE)
-        assert served > 64, "it was not refilled: that proves nothing"
+            assert time.monotonic() - start < 5
+            served = next(q["buffers"] for q in monitor.device()["queues"]
+                          if q["index"] == DEFLATE)
+            if seed > 20 and served > 1000:
+                break
+        assert served > 1000, "it was not refilled: that proves nothing"
     finally:
         os.kill(other_cpu, signal.SIGKILL)
         os.waitpid(other_cpu, 0)

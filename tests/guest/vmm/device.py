@@ -108,8 +108,8 @@ class Device:
         return pid
 
     def kill_worker(self, number: int = signal.SIGKILL) -> int:
-        """Kill the worker, and wait until another is there (which may not be ready yet). The process
-        id of the one that was killed."""
+        """Kill the worker, and wait until another is there (which may not be ready yet). The
+        process id of the one that was killed."""
         while True:
             pid = self.worker()
             with contextlib.suppress(ProcessLookupError):

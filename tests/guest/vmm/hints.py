@@ -17,7 +17,8 @@ _GENERATION_AT = 16
 
 @dataclasses.dataclass(frozen=True)
 class Hints:
-    """What the file says: `pages` are the hinted ones, `regions` all there are as (first, count)."""
+    """What the file says: `pages` are the hinted ones, `regions` all there are, as (first,
+    count)."""
 
     state: str
     id: int
