@@ -74,11 +74,12 @@ int worker_run(const struct options *options)
 {
 	ignore_signals();
 	prctl(PR_SET_NAME, "balloon-worker");
-	if (prepare() < 0 || server_prepare(&server) < 0)
+	if (prepare() < 0)
 		return EXIT_FAILURE;
 	if (options->sandbox && enter_sandbox() < 0)
 		_exit(EXIT_FAILURE);
-	if (server_start(&server, options, &start) < 0)
+	/* Inside: a libuv that tries io_uring is then refused at once, and goes on without. */
+	if (server_prepare(&server) < 0 || server_start(&server, options, &start) < 0)
 		_exit(EXIT_FAILURE);
 	server_run(&server);
 	/* Exit handlers may want what is closed to them in there. */
