@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from conftest import Bed
+from together import together
 from vmm import Device, Guest, GuestData, UmlGuest
 from vmm.guest import MIB, PAGE
 
@@ -133,6 +134,7 @@ def test_in_the_middle_of_an_inflation(bed: Bed) -> None:
     nothing_was_wrong(device, kills)
 
 
+@together
 def test_while_pages_are_reported(bed: Bed) -> None:
     device, guest = bed.pair(reporting=True)
     kept, data = GuestData(guest), GuestData(guest)
@@ -197,14 +199,19 @@ def has_its_pages_back(guest: Guest, free: int) -> None:
 def test_while_the_driver_comes_and_goes(bed: Bed) -> None:
     """Messages of the front end, for whose answers the guest stands still."""
     device, guest = bed.pair(COUNTED, "--target=32M")
-    total = guest.meminfo()["MemTotal"] + device.query()["actual"]
+
+    def reached() -> None:
+        device.wait_for("the target", lambda state:
+                        state["actual"] == state["held"] == 32 * MIB)
+
+    reached()
+    less = guest.meminfo()["MemTotal"]
     with killed(device, 60) as rounds:
         for _ in rounds:
             guest.unload_balloon()
             guest.load_balloon()
-    device.again(lambda: device.wait_for("the target", lambda state:
-                                         state["actual"] == state["held"] == 32 * MIB))
-    assert guest.meminfo()["MemTotal"] == total - 32 * MIB
+    device.again(reached)
+    assert guest.meminfo()["MemTotal"] == less
 
 
 def test_in_quick_succession(bed: Bed) -> None:

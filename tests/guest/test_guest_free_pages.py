@@ -8,6 +8,7 @@ import time
 
 
 from conftest import Bed
+from together import together
 from vmm import Device, Guest, GuestData, QmpError, UmlGuest
 from vmm.guest import MIB, PAGE
 
@@ -20,6 +21,7 @@ def fill_and_clear(guest: Guest, size: int) -> None:
     data.clear()
 
 
+@together
 def test_freed_memory_comes_back_by_itself(bed: Bed) -> None:
     """Reporting: nobody asks for anything, and the host has its memory again."""
     device, guest = bed.pair(reporting=True)
@@ -40,6 +42,7 @@ def test_freed_memory_comes_back_by_itself(bed: Bed) -> None:
     assert data.damaged() == [] and kept.damaged() == []
 
 
+@together
 def test_reporting_beside_the_balloon(bed: Bed) -> None:
     device, guest = bed.pair(reporting=True)
     data = GuestData(guest)
@@ -53,6 +56,7 @@ def test_reporting_beside_the_balloon(bed: Bed) -> None:
     assert data.damaged() == []
 
 
+@together
 def test_a_guest_that_clears_what_it_frees(bed: Bed) -> None:
     """It relies on zeros in free pages, and zeros are what the host gives back."""
     device, guest = bed.pair(reporting=True, kernel_options=("init_on_free=1",))
@@ -195,6 +199,7 @@ def test_inhibited_the_balloon_keeps_its_memory(bed: Bed) -> None:
     device.inflate_to(0)
 
 
+@together
 def test_inhibited_reports_are_only_counted(bed: Bed) -> None:
     device, guest = bed.pair(reporting=True)
     device.qmp.execute("balloon-inhibit", reason="post-copy")

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from conftest import Bed
+from together import together
 from vmm import Device, GuestData, QmpError, UmlGuest
 from vmm.guest import MIB, PAGE
 
@@ -44,6 +45,7 @@ def test_unload_in_the_middle_of_an_inflation(bed: Bed) -> None:
         assert data.damaged() == []
 
 
+@together
 def test_memory_of_an_unloaded_driver_is_left_alone(bed: Bed) -> None:
     """User-mode-linux does not say that rings are gone: the guest has other things there soon."""
     device, guest = bed.pair(memory=64 * MIB)
