@@ -39,13 +39,6 @@ void giveback_flush(struct giveback *g)
 	g->n = 0;
 }
 
-void giveback_add(struct giveback *g, uint32_t region, uint64_t offset, uint64_t len)
-{
-	if (g->n == GIVEBACK_BATCH)
-		giveback_flush(g);
-	g->range[g->n++] = (struct balloon_range){region, offset, len};
-}
-
 /* Of the region, in its first host page: bytes. */
 static uint64_t phase_of(const struct guest_region *r)
 {
@@ -64,12 +57,6 @@ void giveback_add_whole(struct giveback *g, uint32_t region, uint64_t offset, ui
 		giveback_add(g, region, start - phase, end - start);
 }
 
-uint64_t giveback_page_offset(const struct balloon *b, uint32_t region, uint64_t page)
-{
-	return ((b->held.at.region[region].first_pfn + page) << PAGE_SHIFT) -
-	       b->mem->region[region].gpa;
-}
-
 /* Has this host page just been named? Neighbouring PFNs may share a large one. */
 static bool is_last(const struct giveback *g, uint32_t region, uint64_t offset)
 {
@@ -81,8 +68,7 @@ static bool is_last(const struct giveback *g, uint32_t region, uint64_t offset)
 	return last->region == region && last->offset == offset;
 }
 
-/* Discards of large host pages those that lie in the region and may go. */
-static void add_held_host_pages(struct giveback *g, uint32_t region, uint64_t page, uint64_t n)
+void giveback_add_large(struct giveback *g, uint32_t region, uint64_t page, uint64_t n)
 {
 	struct balloon *b = g->b;
 	const struct guest_region *r = &b->mem->region[region];
@@ -109,16 +95,6 @@ static void add_held_host_pages(struct giveback *g, uint32_t region, uint64_t pa
 		if (pageset_all(&b->held, region, first >> PAGE_SHIFT, r->page_size >> PAGE_SHIFT))
 			giveback_add(g, region, offset, r->page_size);
 	}
-}
-
-void giveback_add_held(struct giveback *g, uint32_t region, uint64_t page, uint64_t n)
-{
-	struct balloon *b = g->b;
-
-	if (b->mem->region[region].page_size > PAGE_BYTES)
-		add_held_host_pages(g, region, page, n);
-	else
-		giveback_add(g, region, giveback_page_offset(b, region, page), n << PAGE_SHIFT);
 }
 
 void giveback_sweep_start(struct balloon *b)
