@@ -3,6 +3,8 @@
 #
 # The steps of `./run lint`.  Each prints its name and how it ended; the output of a step that
 # failed follows it.
+#
+# shellcheck disable=SC2154  # what is not set here is set by ../../run and its other parts
 
 lint_failed=()
 
@@ -86,6 +88,35 @@ lint_cppcheck() {
 		-D_GNU_SOURCE -D__linux__ -I include -I lib "$@"
 }
 
+# lint_module DIRECTORY - the guest module by the kernel's own compiler flags, and by sparse.  What
+# sparse says of the kernel's headers is not ours.
+lint_module() {
+	local log=build/lint/module.log
+	if ! compile_module uml "$1" "${module_flags[@]}" C=2 >"$log" 2>&1; then
+		cat "$log"
+		return 1
+	fi
+	! grep -F "$1/" "$log" | grep -E '\.[ch]:[0-9]+:'
+}
+
+# lint_kernel_style FILE... - by the kernel's checkpatch.pl, all that it knows, but
+#   LINUX_VERSION_CODE    compat.h: a driver in the kernel asks for no version, one outside must
+#   CONSTANT_COMPARISON   compat.h: it takes LINUX_VERSION_CODE for a constant
+#   MACRO_ARG_PRECEDENCE  counters.c: an argument that names a member bears no parentheses
+lint_kernel_style() {
+	local file ignored=() status=0
+	for file in "$@"; do
+		case ${file##*/} in
+		compat.h) ignored=(--ignore "LINUX_VERSION_CODE,CONSTANT_COMPARISON") ;;
+		counters.c) ignored=(--ignore MACRO_ARG_PRECEDENCE) ;;
+		*) ignored=() ;;
+		esac
+		perl "$cache/uml-$(uml_version)/scripts/checkpatch.pl" --no-tree --strict --file --terse \
+			--show-types --no-summary "${ignored[@]}" "$file" || status=1
+	done
+	return "$status"
+}
+
 lint_python() {
 	"$PYTHON" -m compileall -q -f "$@" && "$PYTHON" -m pyflakes "$@"
 }
@@ -116,11 +147,13 @@ compiled_by() {
 }
 
 lint_tree() {
-	local all c_files c_sources known shell_files python_files manuals
+	local all c_files c_sources module known shell_files python_files manuals
 	mkdir -p build/lint
 	mapfile -t all < <(source_files '*')
 	mapfile -t c_files < <(source_files '*.c' '*.h')
-	mapfile -t c_sources < <(source_files '*.c')
+	# The guest module has a compiler and checkers of its own, the kernel's.
+	mapfile -t c_sources < <(source_files '*.c' | grep -v '^guest/linux/')
+	mapfile -t module < <(source_files 'guest/linux/*.c' 'guest/linux/*.h')
 	mapfile -t shell_files < <(
 		source_files '*.sh'
 		first_line_has bash "${all[@]}"
@@ -151,6 +184,9 @@ lint_tree() {
 		step "clang-tidy" lint_tidy build/lint-clang "${known[@]}"
 		step "cppcheck" lint_cppcheck "${c_sources[@]}"
 	fi
+	locked "$cache/lock" fetch_kernels uml
+	step "module: gcc and sparse" lint_module "$root/build/lint/module"
+	step "module: checkpatch" lint_kernel_style "${module[@]}"
 
 	if [ "${#lint_failed[@]}" -gt 0 ]; then
 		printf 'lint: failed: %s\n' "$(printf '%s, ' "${lint_failed[@]}" | sed 's/, $//')"

@@ -9,14 +9,18 @@
 packages_build=(gcc libc6-dev meson ninja-build pkgconf python3 libuv1-dev libjson-c-dev
 	libseccomp-dev libcap-ng-dev scdoc)
 packages_guest=(user-mode-linux busybox-static cpio util-linux)
-packages_test=("${packages_build[@]}" "${packages_guest[@]}" libcmocka-dev python3-pytest
-	procps strace)
+packages_module_uml=(user-mode-linux gcc libc6-dev make flex bison bc xz-utils perl)
+packages_module_debian=(gcc-12 make kmod libelf1)
+packages_module_trixie=(debootstrap kmod util-linux)
+packages_test=("${packages_build[@]}" "${packages_guest[@]}" "${packages_module_uml[@]}"
+	libcmocka-dev python3-pytest procps strace dkms)
 packages_demo=("${packages_build[@]}" "${packages_guest[@]}")
 packages_bench=("${packages_build[@]}" "${packages_guest[@]}" valgrind strace)
 packages_clang=(clang libclang-rt-14-dev llvm-14)
 packages_fuzz=("${packages_build[@]}" "${packages_clang[@]}")
-packages_lint=("${packages_build[@]}" "${packages_clang[@]}" libcmocka-dev binutils clang-format
-	clang-tidy cppcheck shellcheck pyflakes3 python3-pyflakes groff-base)
+packages_lint=("${packages_build[@]}" "${packages_clang[@]}" "${packages_module_uml[@]}" sparse
+	libcmocka-dev binutils clang-format clang-tidy cppcheck shellcheck pyflakes3 python3-pyflakes
+	groff-base)
 
 # missing_packages PACKAGE... - prints those that are not installed, one a line
 missing_packages() {
