@@ -4,9 +4,13 @@
 
 The C programs are those that meson knows (`meson introspect --tests`); they report in TAP, which
 still tells how far a program came when it crashed.  The Python suites are the directories below
-tests/ that hold test_*.py files, and tools/ itself.  Each program and each suite runs in a process
-group of its own, and whatever a test starts becomes a child of this process when its own parent
-goes: nothing outlives a run, also an interrupted one, and what a test leaves running is a failure.
+tests/ that hold test_*.py files, and tools/ itself.  The suite `guest` is tests/guest with the
+balloon driver that comes with the kernel, `module` the same tests with ours, which is built first.
+With --vmm=qemu these two run, and no others, on QEMU with each of Debian's kernels.
+
+Each program and each suite runs in a process group of its own, and whatever a test starts becomes a
+child of this process when its own parent goes: nothing outlives a run, also an interrupted one, and
+what a test leaves running is a failure.
 
 A sanitizer report is a failure even when the process that made it was a child whose exit status
 nobody looked at: reports go to files, and files that are there afterwards are counted.
@@ -29,6 +33,9 @@ from pathlib import Path
 
 PYTHON = "/usr/bin/python3"
 PYTEST_TIMEOUT_S = 1200
+EMULATED_TIMEOUT_S = 2400  # for the same tests where QEMU emulates the processor
+MODULE_TIMEOUT_S = 1800  # to fetch a kernel, the first time, and build a module for it
+KERNELS = ("6.1", "6.12", "7.2")  # of guests on QEMU
 GRACE_S = 15  # for an interrupted suite to end its guests and devices
 ORPHANS_S = 5  # for what a test has already told to end
 PR_SET_CHILD_SUBREAPER = 36
@@ -141,10 +148,48 @@ def load_programs(build: Path) -> list[Program]:
     return programs
 
 
-def python_suites(root: Path) -> dict[str, Path]:
+@dataclass
+class Suite:
+    """A folder with Python tests, and what they are to run on."""
+
+    name: str
+    folder: Path
+    options: tuple[str, ...] = ()
+    module: str = ""  # the kernel for which our module is to be built before
+    needs_module: bool = False  # whether nothing of it can run without
+    timeout_s: int = PYTEST_TIMEOUT_S
+
+
+def python_suites(root: Path) -> list[Suite]:
+    suites = []
     folders = [path for path in sorted((root / "tests").iterdir()) if path.is_dir()]
-    folders.append(root / "tools")
-    return {path.name: path for path in folders if any(path.glob("test_*.py"))}
+    for folder in [*folders, root / "tools"]:
+        if any(folder.glob("test_*.py")):
+            # Of the guest tests with the kernel's driver one runs the demo, which has both.
+            guests = folder.name == "guest"
+            suites.append(Suite(folder.name, folder, module="uml" if guests else ""))
+            if guests:
+                suites.append(Suite("module", folder, ("--driver=aerostat",), "uml", True))
+    return suites
+
+
+def on_qemu(suites: list[Suite], kernel: str) -> list[Suite]:
+    """Those of the suites that have guests, with this kernel under QEMU."""
+    return [Suite(f"{suite.name}-{kernel}", suite.folder,
+                  (*suite.options, "--vmm=qemu", f"--kernel={kernel}"),
+                  kernel if suite.needs_module else "", suite.needs_module, EMULATED_TIMEOUT_S)
+            for suite in suites if suite.name in ("guest", "module")]
+
+
+def test_bed_lacks(kernel: str) -> str:
+    """What of QEMU's test bed is not there; empty if nothing."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    index = Path(os.environ.get("AEROSTAT_CACHE") or Path(base) / "aerostat") / "kernels.json"
+    try:
+        entries = json.loads(index.read_text())
+    except (OSError, ValueError):
+        entries = {}
+    return ", ".join(name for name in (kernel, "qemu") if name not in entries)
 
 
 def adopt_orphans() -> None:
@@ -243,6 +288,7 @@ class Runner:
         self.verbose = verbose
         self.match = match
         self.sum = Counts()
+        self.built: dict[str, bool] = {}  # by kernel: whether there is our module
         self.results = build / "results"
         shutil.rmtree(self.results, ignore_errors=True)
         self.reports = self.results / "sanitizer"
@@ -251,6 +297,8 @@ class Runner:
         device = build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
         self.environment.update(
             AEROSTAT_BALLOON=str(device),
+            AEROSTAT_GUEST_PROGRAMS=str(build / "tests" / "guest" / "programs"),
+            AEROSTAT_MODULES=str(root / "build" / "module"),
             CMOCKA_MESSAGE_OUTPUT="tap",
             PYTHONNOUSERSITE="1",
             ASAN_OPTIONS=self.options("detect_leaks=1:detect_stack_use_after_return=1"
@@ -296,26 +344,73 @@ class Runner:
         self.show(program.suite, program.name, counts, "\n".join([output, *reports]))
         self.sum.add(counts)
 
-    def run_pytest(self, suite: str, folder: Path) -> None:
-        junit = self.results / f"{suite}.xml"
+    def build_module(self, *kernels: str) -> tuple[bool, str]:
+        """Our module for kernels, which are fetched if need be. Whether that went well, and what
+        was said."""
+        log = self.results / f"module-build-{kernels[0]}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [self.root / "run", "module", *kernels], cwd=self.root, stdin=subprocess.DEVNULL,
+                stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        timed_out = run_group(process, MODULE_TIMEOUT_S)
+        output = log.read_text(errors="replace")
+        if timed_out:
+            output += f"\ntimed out after {MODULE_TIMEOUT_S} s"
+        return process.returncode == 0 and not timed_out, output
+
+    def have_module(self, suite: Suite) -> bool:
+        """Builds what a suite needs of our module, once for each kernel; whether the suite can run.
+        A failure counts as one of a test, success only where no tests were picked."""
+        if not suite.module:
+            return True
+        if suite.module not in self.built:
+            built, output = self.build_module(suite.module)
+            self.built[suite.module] = built
+            counts = Counts(passed=0 if self.match else 1) if built else Counts(failed=1)
+            if counts.total():
+                self.show("module", f"(build for {suite.module})", counts, output)
+                self.sum.add(counts)
+        return self.built[suite.module] or not suite.needs_module
+
+    def skip(self, suite: Suite, reason: str) -> None:
+        print(f"{suite.name}: SKIPPED: {reason}", flush=True)
+        self.sum.add(Counts(skipped=1))
+
+    def run_on_qemu(self, suites: list[Suite], kernel: str) -> None:
+        """Suites with one kernel under QEMU, whose test bed is made if it is not there."""
+        if test_bed_lacks(kernel):
+            # QEMU comes with the kernels that are from the same release of Debian.
+            _, output = self.build_module(*dict.fromkeys((kernel, "6.12")))
+            if missing := test_bed_lacks(kernel):
+                last = ([line for line in output.splitlines() if line.strip()] or ["no word"])[-1]
+                for suite in suites:
+                    self.skip(suite, f"the test bed lacks {missing}: {last}")
+                return
+        for suite in suites:
+            if self.have_module(suite):
+                self.run_pytest(suite)
+
+    def run_pytest(self, suite: Suite) -> None:
+        junit = self.results / f"{suite.name}.xml"
         command = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "--tb=short",
                    "-o", "junit_family=xunit1", "-r", "fEs", f"--rootdir={self.root}",
-                   f"--junitxml={junit}", f"--basetemp={self.scratch}/{suite}",
-                   "-v" if self.verbose else "-q"]
+                   f"--junitxml={junit}", f"--basetemp={self.scratch}/{suite.name}",
+                   "-v" if self.verbose else "-q", *suite.options]
         if self.match:
             command += ["-k", self.match]
-        print(f"{suite}: pytest {folder.relative_to(self.root)}", flush=True)
+        words = ["pytest", str(suite.folder.relative_to(self.root)), *suite.options]
+        print(f"{suite.name}: {' '.join(words)}", flush=True)
         process = subprocess.Popen(
-            [*command, str(folder)], env=self.environment, cwd=self.root,
+            [*command, str(suite.folder)], env=self.environment, cwd=self.root,
             stdin=subprocess.DEVNULL, text=True, start_new_session=True)
-        timed_out = run_group(process, PYTEST_TIMEOUT_S)
+        timed_out = run_group(process, suite.timeout_s)
         counts = judge_junit(junit, process.returncode)
         reports = self.take_reports() + end_orphans(ORPHANS_S)
         counts.failed += len(reports)
         if timed_out:
-            reports.append(f"timed out after {PYTEST_TIMEOUT_S} s")
+            reports.append(f"timed out after {suite.timeout_s} s")
             counts.failed = max(1, counts.failed)
-        self.show(suite, "(all)", counts, "\n".join(reports))
+        self.show(suite.name, "(all)", counts, "\n".join(reports))
         self.sum.add(counts)
 
 
@@ -331,9 +426,16 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-k", dest="match", default="", metavar="EXPR",
                         help="only tests that match (pytest's -k; for C: part of the program name)")
     parser.add_argument("-v", dest="verbose", action="store_true", help="show each test")
+    parser.add_argument("--vmm", choices=("uml", "qemu"), default="uml",
+                        help="what runs the guests; with qemu only tests with guests run")
+    parser.add_argument("--kernel", choices=KERNELS, default="",
+                        help="the only kernel of guests under QEMU, instead of all")
     parser.add_argument("--list", action="store_true", help="name the suites and end")
     parser.add_argument("suites", nargs="*", metavar="SUITE")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.kernel and options.vmm != "qemu":
+        parser.error("--kernel goes with --vmm=qemu")
+    return options
 
 
 def main(arguments: list[str]) -> int:
@@ -342,11 +444,14 @@ def main(arguments: list[str]) -> int:
     build = options.build.resolve()
     programs = load_programs(build)
     suites = python_suites(root)
-    known = sorted({program.suite for program in programs} | set(suites))
+    if options.vmm == "qemu":
+        programs = []
+        suites = [suite for suite in suites if on_qemu([suite], "")]
+    known = sorted({program.suite for program in programs} | {suite.name for suite in suites})
     if options.list:
         print("\n".join(known))
         return 0
-    if "unit" not in known:
+    if "unit" not in known and options.vmm != "qemu":
         print("run test: the build has no unit tests; is cmocka installed?", file=sys.stderr)
         return 1
     unknown = [name for name in options.suites if name not in known]
@@ -354,15 +459,20 @@ def main(arguments: list[str]) -> int:
         print(f"run test: no suite '{unknown[0]}'; there are: {', '.join(known)}", file=sys.stderr)
         return 2
     wanted = options.suites or known
+    suites = [suite for suite in suites if suite.name in wanted]
 
     with tempfile.TemporaryDirectory(prefix="aerostat-test-", ignore_cleanup_errors=True) as name:
         runner = Runner(root, build, Path(name), options.verbose, options.match)
         for program in programs:
             if program.suite in wanted and options.match in program.name:
                 runner.run_program(program)
-        for suite, folder in suites.items():
-            if suite in wanted:
-                runner.run_pytest(suite, folder)
+        if options.vmm == "qemu":
+            for kernel in [options.kernel] if options.kernel else KERNELS:
+                runner.run_on_qemu(on_qemu(suites, kernel), kernel)
+        else:
+            for suite in suites:
+                if runner.have_module(suite):
+                    runner.run_pytest(suite)
 
     status = 1 if runner.sum.failed else 0
     if runner.sum.total() == 0:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import run_tests
-from run_tests import Counts, Program, Runner, judge_junit, judge_program, parse_tap
+from run_tests import (Counts, Program, Runner, Suite, judge_junit, judge_program, on_qemu,
+                       parse_tap, python_suites)
 
 CMOCKA = """\
 1..4
@@ -163,3 +164,76 @@ def test_what_a_test_leaves_running_is_a_failure(tmp_path: Path) -> None:
     assert "left running: sleep 60" in output
     assert output.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
     assert gone(int(pid_file.read_text()))
+
+
+def runner_with_run(tmp_path: Path, run: str, match: str = "") -> Runner:
+    """A tree whose `./run` is this script."""
+    script = tmp_path / "run"
+    script.write_text(f"#!/bin/sh\n{run}\n")
+    script.chmod(0o755)
+    folder = tmp_path / "tests" / "guest"
+    folder.mkdir(parents=True)
+    (folder / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n"
+        "    for name in ('--driver', '--vmm', '--kernel'):\n"
+        "        parser.addoption(name, default='')\n")
+    (folder / "test_options.py").write_text(
+        "def test_options(request):\n"
+        "    print('OPTIONS', *(request.config.getoption(n) for n in"
+        " ('--driver', '--vmm', '--kernel')))\n"
+        "    assert request.config.getoption('--kernel') != '7.2'\n")
+    (tmp_path / "tools").mkdir()
+    return Runner(tmp_path, tmp_path, tmp_path, verbose=False, match=match)
+
+
+def test_guest_tests_run_with_either_driver(tmp_path: Path) -> None:
+    runner_with_run(tmp_path, "exit 0")
+    suites = {suite.name: suite for suite in python_suites(tmp_path)}
+    assert list(suites) == ["guest", "module"]
+    assert suites["guest"].options == () and not suites["guest"].needs_module
+    assert suites["module"].options == ("--driver=aerostat",) and suites["module"].needs_module
+    assert {suite.module for suite in suites.values()} == {"uml"}
+    on_seven = on_qemu([*suites.values(), Suite("tools", tmp_path)], "7.2")
+    assert [(suite.name, suite.module) for suite in on_seven] == [("guest-7.2", ""),
+                                                                  ("module-7.2", "7.2")]
+
+
+def test_module_that_does_not_build(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runner = runner_with_run(tmp_path, 'echo "$1 $2: no such function"; exit 2')
+    guest, module = python_suites(tmp_path)
+    assert runner.have_module(guest) and not runner.have_module(module)
+    assert runner.sum == Counts(failed=1)
+    assert capfd.readouterr().out.count("module uml: no such function") == 1
+
+
+@pytest.mark.parametrize("match, passed", [("", 1), ("something", 0)])
+def test_module_that_builds(tmp_path: Path, match: str, passed: int) -> None:
+    """It is one test, but not one that `-k` has found: nothing found has to be told."""
+    runner = runner_with_run(tmp_path, "exit 0", match)
+    assert all(runner.have_module(suite) for suite in python_suites(tmp_path))
+    assert runner.sum == Counts(passed=passed)
+
+
+def test_no_test_bed_is_said_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                         capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("AEROSTAT_CACHE", str(tmp_path / "cache"))
+    runner = runner_with_run(tmp_path, "echo fetching; echo run: 6.12: needs root; exit 1")
+    runner.run_on_qemu(on_qemu(python_suites(tmp_path), "6.12"), "6.12")
+    assert runner.sum == Counts(skipped=2)
+    output = capfd.readouterr().out.splitlines()
+    assert output == [f"{name}-6.12: SKIPPED: the test bed lacks 6.12, qemu: run: 6.12: needs root"
+                      for name in ("guest", "module")]
+
+
+def test_test_bed_is_made_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                     capfd: pytest.CaptureFixture[str]) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setenv("AEROSTAT_CACHE", str(cache))
+    runner = runner_with_run(
+        tmp_path, f"""echo '{{"6.12": {{}}, "7.2": {{}}, "qemu": {{}}}}' >{cache}/kernels.json""")
+    for kernel in ("6.12", "7.2"):
+        runner.run_on_qemu(on_qemu(python_suites(tmp_path), kernel), kernel)
+    # Twice the one test on each kernel, two builds; with 7.2 the test fails.
+    assert runner.sum == Counts(4, 2, 0)
+    assert "OPTIONS aerostat qemu 7.2" in capfd.readouterr().out

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Guest tests: a real kernel with the stock driver against the real device.
+"""Guest tests: a real kernel with a balloon driver against the real device.
 
-AEROSTAT_BALLOON names the vhost-user-balloon binary under test.
+AEROSTAT_BALLOON names the vhost-user-balloon binary under test, AEROSTAT_MODULES the directory with
+our driver, KERNEL/virtio_balloon.ko, and AEROSTAT_GUEST_PROGRAMS one of programs for the guest.
+
+Options choose what a test runs on. A test for one driver or one monitor only is marked
+driver("stock"), driver("aerostat"), vmm("uml") or vmm("qemu"), with a `reason`, and does not belong
+to other runs.
 """
 
 from __future__ import annotations
@@ -15,27 +20,54 @@ from collections.abc import Iterator
 
 import pytest
 
-from vmm import Device, DriverGuest, UmlGuest, build_initramfs
+from vmm import Device, DriverGuest, Guest, MissingPackage, QemuGuest
 from vmm.guest import MIB
-from vmm.uml import MODULES
+from vmm.platform import DRIVERS, KERNELS, MONITORS, Platform, build_platform, our_driver
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("guests")
+    group.addoption("--driver", choices=DRIVERS, default="stock",
+                    help="the balloon driver that guests load: the kernel's own, or ours")
+    group.addoption("--vmm", choices=MONITORS, default="uml", help="what runs the guests")
+    group.addoption("--kernel", choices=KERNELS, default="6.12",
+                    help="the kernel of guests under QEMU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for mark in ("driver", "vmm"):
+        config.addinivalue_line("markers", f"{mark}(name, reason): runs with --{mark}=name only")
     # As Ctrl-C: guests and devices are ended, files removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if config.getoption("--driver") == "aerostat":
+        on_qemu = config.getoption("--vmm") == "qemu"
+        try:
+            our_driver(config.getoption("--kernel") if on_qemu else "uml")
+        except MissingPackage as error:
+            raise pytest.UsageError(f"--driver=aerostat: {error}") from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that are not for this driver or monitor are none of this run's."""
+    away = [item for item in items
+            if any(mark.args[0] != config.getoption(f"--{name}")
+                   for name in ("driver", "vmm") for mark in item.iter_markers(name))]
+    config.hook.pytest_deselected(items=away)
+    items[:] = [item for item in items if item not in away]
 
 
 class Bed:
     """Starts devices and guests for one test. At its end all are stopped, and every device must
     have found nothing wrong with its (honest) guests and must end cleanly."""
 
-    def __init__(self, workdir: pathlib.Path, initramfs: pathlib.Path) -> None:
+    def __init__(self, workdir: pathlib.Path, platform: Platform) -> None:
         self._workdir = workdir
-        self._initramfs = initramfs
+        #: What the guests are: driver, monitor, kernel.
+        self.platform = platform
         self._devices: list[Device] = []
         #: Names of errors that even an honest driver may seem to make.
         self.harmless: set[str] = set()
-        self._guests: list[UmlGuest | DriverGuest] = []
+        self._guests: list[Guest | DriverGuest] = []
 
     @property
     def binary(self) -> pathlib.Path:
@@ -51,21 +83,33 @@ class Bed:
         return device
 
     def guest(self, device: Device | None = None, memory: int = 256 * MIB,
-              disk: pathlib.Path | None = None, kernel_options: tuple[str, ...] = ()) -> UmlGuest:
-        guest = UmlGuest(self._initramfs, self._workdir, memory,
-                         device.socket if device is not None else None, disk, kernel_options)
+              disk: pathlib.Path | None = None, kernel_options: tuple[str, ...] = ()) -> Guest:
+        guest = self.platform.guest(self._workdir, memory,
+                                    device.socket if device is not None else None, disk,
+                                    kernel_options)
+        self._guests.append(guest)
+        guest.start()
+        return guest
+
+    def qemu_guest(self, memory: int = 256 * MIB, own_balloon: str | None = None,
+                   device: Device | None = None) -> QemuGuest:
+        """One with QEMU's own balloon, which gets the properties `own_balloon`, or with ours."""
+        guest = self.platform.qemu_guest(self._workdir, memory, own_balloon,
+                                         device.socket if device is not None else None)
         self._guests.append(guest)
         guest.start()
         return guest
 
     def pair(self, *options: str, memory: int = 256 * MIB, disk: pathlib.Path | None = None,
              kernel_options: tuple[str, ...] = (),
-             reporting: bool = False,
-             program: pathlib.Path | None = None) -> tuple[Device, UmlGuest]:
+             reporting: bool = False, push_and_messages: bool = False,
+             program: pathlib.Path | None = None) -> tuple[Device, Guest]:
         """A device and its guest with the driver loaded. A guest that reports its free pages gives
-        memory back at times of its own: only the tests of that want it."""
-        device = self.device(*([] if reporting else ["--features=no-page-reporting"]), *options,
-                             program=program)
+        memory back at times of its own: only the tests of that want it. `push_and_messages` offers
+        what no driver but ours accepts."""
+        device = self.device(*([] if reporting else ["--features=no-page-reporting"]),
+                             *(["--features=stats-push,message"] if push_and_messages else []),
+                             *options, program=program)
         guest = self.guest(device, memory, disk, kernel_options)
         guest.load_balloon()
         return device, guest
@@ -109,14 +153,15 @@ def workdir() -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture(scope="session")
-def initramfs(workdir: pathlib.Path) -> pathlib.Path:
-    return build_initramfs(MODULES, workdir / "initramfs")
+def platform(request: pytest.FixtureRequest, workdir: pathlib.Path) -> Platform:
+    return build_platform(*(request.config.getoption(f"--{name}")
+                            for name in ("driver", "vmm", "kernel")), workdir / "initramfs")
 
 
 @pytest.fixture
 def bed(request: pytest.FixtureRequest, workdir: pathlib.Path,
-        initramfs: pathlib.Path) -> Iterator[Bed]:
-    bed = Bed(workdir, initramfs)
+        platform: Platform) -> Iterator[Bed]:
+    bed = Bed(workdir, platform)
     failed_before = request.session.testsfailed
     try:
         yield bed

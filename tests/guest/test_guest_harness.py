@@ -13,17 +13,20 @@ from collections.abc import Iterator
 import pytest
 
 from conftest import Bed
-from vmm import GuestData, GuestError, UmlGuest
+from vmm import Guest, GuestData, GuestError
+from vmm.platform import Platform, build_platform
+
+pytestmark = pytest.mark.driver("stock", reason="no driver is loaded")
 
 
 @pytest.fixture(scope="module")
-def guest(initramfs: pathlib.Path, workdir: pathlib.Path) -> Iterator[UmlGuest]:
+def guest(platform: Platform, workdir: pathlib.Path) -> Iterator[Guest]:
     """One for all tests that leave it as it was."""
-    with UmlGuest(initramfs, workdir) as guest:
+    with platform.guest(workdir) as guest:
         yield guest
 
 
-def test_output_and_status_are_exact(guest: UmlGuest) -> None:
+def test_output_and_status_are_exact(guest: Guest) -> None:
     result = guest.run(r"printf 'a\0b\r\n\377'; echo to-stderr >&2; exit 7")
     assert result.output == b"a\0b\r\n\xffto-stderr\n" and result.status == 7
     noise = guest.run("head -c 1000000 /dev/urandom | tee /run/noise; md5sum </run/noise >/run/sum")
@@ -32,24 +35,24 @@ def test_output_and_status_are_exact(guest: UmlGuest) -> None:
     assert guest.run("cat /run/noise").output == noise.output
 
 
-def test_kernel_messages_stay_out_of_the_output(guest: UmlGuest) -> None:
+def test_kernel_messages_stay_out_of_the_output(guest: Guest) -> None:
     guest.check("echo 8 >/proc/sys/kernel/printk; echo on >/proc/sys/kernel/printk_devkmsg")
     output = guest.check("for i in $(seq 500); do echo line $i; echo 0123456789 >/dev/kmsg; done")
     assert output == "".join(f"line {i}\n" for i in range(1, 501))
     assert guest.console().count("0123456789") == 500
 
 
-def test_long_scripts(guest: UmlGuest) -> None:
+def test_long_scripts(guest: Guest) -> None:
     assert guest.check(f"echo {'x' * 30000}") == "x" * 30000 + "\n"
 
 
-def test_a_late_answer_is_not_taken_for_the_next(guest: UmlGuest) -> None:
+def test_a_late_answer_is_not_taken_for_the_next(guest: Guest) -> None:
     with pytest.raises(GuestError, match="in time"):
         guest.run("sleep 1; echo late", timeout=0.3)
     assert guest.run("echo next").output == b"next\n"
 
 
-def test_damaged_data_is_found(guest: UmlGuest) -> None:
+def test_damaged_data_is_found(guest: Guest) -> None:
     data = GuestData(guest)
     data.write(4 << 20)
     assert data.damaged() == []
@@ -60,12 +63,59 @@ def test_damaged_data_is_found(guest: UmlGuest) -> None:
     data.clear()
 
 
-def test_pause_and_resume(guest: UmlGuest) -> None:
+def test_pause_and_resume(guest: Guest) -> None:
     guest.pause()
     with pytest.raises(GuestError, match="in time"):
         guest.run("true", timeout=0.5)
     guest.resume()
     assert guest.check("echo awake") == "awake\n"
+
+
+def test_modules_come_behind_those_that_they_need(guest: Guest) -> None:
+    guest.check("load zram && load zram")
+    assert {"zram", "zsmalloc"} <= set(guest.check("ls /sys/module").split())
+    assert guest.check("cat /sys/block/zram0/size") == "0\n"
+
+
+def test_free_memory_counts_what_meminfo_leaves_out(guest: Guest) -> None:
+    before = guest.free_memory()
+    data = GuestData(guest)
+    data.write(64 << 20)
+    used = guest.free_memory()
+    data.clear()
+    assert 64 << 20 <= before - used < 72 << 20
+    assert abs(before - guest.free_memory()) < 4 << 20
+    assert guest.meminfo()["MemFree"] <= before
+
+
+def test_programs_of_the_build_are_in_the_guest(platform: Platform, workdir: pathlib.Path,
+                                                tmp_path: pathlib.Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "greet").write_text("#!/bin/sh\necho hello from a program\n")
+    (tmp_path / "greet").chmod(0o755)
+    (tmp_path / "notes").write_text("not a program\n")
+    (tmp_path / "greet.p").mkdir()
+    monkeypatch.setenv("AEROSTAT_GUEST_PROGRAMS", str(tmp_path))
+    other = build_platform(platform.driver, platform.vmm, platform.kernel, workdir / "other")
+    with other.guest(workdir) as guest:
+        assert guest.check("greet") == "hello from a program\n"
+        assert guest.run("test -e /bin/notes -o -e /bin/greet.p").status == 1
+
+
+@pytest.mark.parametrize("modules, told", [(None, "AEROSTAT_MODULES does not name"),
+                                           ("/nonexistent", "our driver is not there")])
+def test_our_driver_is_missed(modules: str | None, told: str) -> None:
+    """A run with a driver that nobody has built fails, and says so."""
+    environment = {name: value for name, value in os.environ.items() if name != "AEROSTAT_MODULES"}
+    if modules is not None:
+        environment["AEROSTAT_MODULES"] = modules
+    result = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider",
+                             "--driver=aerostat", str(pathlib.Path(__file__).parent)],
+                            env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, timeout=60, check=False)
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert told in result.stdout and "./run module" in result.stdout
+    assert "Traceback" not in result.stdout
 
 
 def test_a_killed_guest_leaves_nothing(bed: Bed, workdir: pathlib.Path) -> None:
@@ -81,11 +131,13 @@ def test_a_killed_guest_leaves_nothing(bed: Bed, workdir: pathlib.Path) -> None:
     assert set(os.listdir("/dev/shm")) == shared and set(os.listdir(workdir)) == private
 
 
-def test_a_guest_ends_with_its_harness(initramfs: pathlib.Path, workdir: pathlib.Path) -> None:
-    program = ("import os, pathlib, sys; from vmm import UmlGuest\n"
-               "guest = UmlGuest(*map(pathlib.Path, sys.argv[1:])); guest.start()\n"
+def test_a_guest_ends_with_its_harness(platform: Platform, workdir: pathlib.Path) -> None:
+    program = ("import os, sys; from pathlib import Path; from vmm.platform import Platform\n"
+               "platform = Platform(*sys.argv[1:4], Path(sys.argv[4]))\n"
+               "guest = platform.guest(Path(sys.argv[5])); guest.start()\n"
                "print(guest.pid, flush=True); os.kill(os.getpid(), 9)\n")
-    result = subprocess.run([sys.executable, "-c", program, str(initramfs), str(workdir)],
+    result = subprocess.run([sys.executable, "-c", program, platform.driver, platform.vmm,
+                             platform.kernel, str(platform.initramfs), str(workdir)],
                             cwd=pathlib.Path(__file__).parent, stdout=subprocess.PIPE, timeout=60,
                             check=False)
     pid, deadline = int(result.stdout), time.monotonic() + 10

@@ -6,10 +6,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from conftest import Bed
 from test_guest_crash import killed
 from vmm import Device, DriverGuest
 from vmm.guest import MIB
+
+
+#: The guests are made of our portable driver: there is neither Linux nor its monitor.
+pytestmark = [pytest.mark.driver("stock", reason="no Linux"),
+              pytest.mark.vmm("uml", reason="no monitor")]
 
 
 def fill(device: Device, guest: DriverGuest, balloon: int, memory: int = 128) -> None:

@@ -9,11 +9,14 @@ import shutil
 import signal
 import time
 
+import pytest
+
 from conftest import Bed
 from vmm import Device, GuestData
 from vmm.guest import MIB
 
 COUNTED = "--features=no-deflate-on-oom"
+ANY = "the driver has no part in it"
 
 
 def proc(pid: int, name: str) -> pathlib.Path:
@@ -26,6 +29,7 @@ def status(pid: int) -> dict[str, list[str]]:
     return {name: words.split() for name, _, words in lines}
 
 
+@pytest.mark.driver("stock", reason=ANY)
 def test_the_worker_is_confined(bed: Bed) -> None:
     device, guest = bed.pair()
     device.inflate_to(32 * MIB)
@@ -46,6 +50,7 @@ def test_the_worker_is_confined(bed: Bed) -> None:
     assert guest.check("echo alive") == "alive\n"
 
 
+@pytest.mark.driver("stock", reason=ANY)
 def test_what_each_process_has_open(bed: Bed) -> None:
     device, guest = bed.pair()
     memory = os.stat(guest.memory_file())
@@ -62,6 +67,7 @@ def test_what_each_process_has_open(bed: Bed) -> None:
     assert held["worker maps"] and not held["parent maps"]
 
 
+@pytest.mark.driver("stock", reason=ANY)
 def test_no_worker_without_its_parent(bed: Bed) -> None:
     device, guest = bed.pair()
     device.inflate_to(16 * MIB)
@@ -111,6 +117,7 @@ def test_upgrade_while_memory_moves(bed: Bed, workdir: pathlib.Path) -> None:
     device.refresh_stats()
 
 
+@pytest.mark.driver("stock", reason=ANY)
 def test_upgrade_to_a_program_that_does_not_run(bed: Bed, workdir: pathlib.Path) -> None:
     program = workdir / "vhost-user-balloon"
     shutil.copy(bed.binary, program)

@@ -14,6 +14,10 @@ from test_guest_crash import killed
 from test_guest_health import wait_for_health
 from vmm import Device, DriverGuest
 
+#: The guests are made of our portable driver: there is neither Linux nor its monitor.
+pytestmark = [pytest.mark.driver("stock", reason="no Linux"),
+              pytest.mark.vmm("uml", reason="no monitor")]
+
 
 def set_interval(device: Device, ms: int) -> int:
     """The interval that is in force after that."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from conftest import Bed
+from vmm.platform import Platform
 
 AT_ONCE = 4
 
@@ -18,8 +19,8 @@ _Scenario = Callable[[Bed], None]
 _ends: dict[str, concurrent.futures.Future[None]] = {}
 
 
-def _run(scenario: _Scenario, workdir: pathlib.Path, initramfs: pathlib.Path) -> None:
-    bed = Bed(workdir, initramfs)
+def _run(scenario: _Scenario, workdir: pathlib.Path, platform: Platform) -> None:
+    bed = Bed(workdir, platform)
     try:
         scenario(bed)
         bed.close()
@@ -27,22 +28,22 @@ def _run(scenario: _Scenario, workdir: pathlib.Path, initramfs: pathlib.Path) ->
         bed.kill()
 
 
-def _begin(session: pytest.Session, workdir: pathlib.Path, initramfs: pathlib.Path) -> None:
+def _begin(session: pytest.Session, workdir: pathlib.Path, platform: Platform) -> None:
     """Start all that were selected for this session, a few at a time."""
     pool = concurrent.futures.ThreadPoolExecutor(AT_ONCE)
     for item in session.items:
         scenario = getattr(getattr(item, "function", None), "scenario", None)
         if scenario is not None:
-            _ends[item.nodeid] = pool.submit(_run, scenario, workdir, initramfs)
+            _ends[item.nodeid] = pool.submit(_run, scenario, workdir, platform)
     pool.shutdown(wait=False)
 
 
 def together(scenario: _Scenario) -> Callable[..., None]:
     """Makes a test of it that waits for its end."""
     def test(request: pytest.FixtureRequest, workdir: pathlib.Path,
-             initramfs: pathlib.Path) -> None:
+             platform: Platform) -> None:
         if request.node.nodeid not in _ends:
-            _begin(request.session, workdir, initramfs)
+            _begin(request.session, workdir, platform)
         _ends[request.node.nodeid].result()
 
     functools.update_wrapper(test, scenario)

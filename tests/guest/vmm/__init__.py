@@ -2,7 +2,10 @@
 """Real guests beside the real device: the harness of the guest tests and of tools/demo.py.
 
 guest      what a guest can do, whatever runs it (the interface `Guest`)
+process    what all guests have in common that are processes of the host
 uml        guests under user-mode-linux
+qemu       guests under QEMU, with kernels of Debian
+platform   which driver, monitor and kernel a run of the tests is about
 initramfs  what a guest boots: busybox, the stock modules and the agent of rootfs/init
 channel    the host's end of the conversation with that agent
 data       data whose checksum the host knows without having read it back
@@ -18,11 +21,12 @@ from .driver import DriverGuest
 from .guest import Guest, GuestError, MissingPackage, Result
 from .hints import Hints, read_hints
 from .initramfs import build_initramfs
+from .qemu import QemuGuest
 from .qmp import QmpClient, QmpError
 from .uml import UmlGuest
 
 __all__ = [
     "Device", "DeviceError", "DriverGuest", "Guest", "GuestData", "GuestError", "Hints",
-    "MissingPackage", "QmpClient", "QmpError", "Result", "UmlGuest", "build_initramfs",
+    "MissingPackage", "QemuGuest", "QmpClient", "QmpError", "Result", "UmlGuest", "build_initramfs",
     "read_hints",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import pathlib
 import types
 
 MIB = 1 << 20
@@ -42,6 +43,12 @@ class Guest(abc.ABC):
     #: The size of the guest's memory in bytes, as it was configured.
     memory: int
 
+    #: The balloon driver that load_balloon() loads: "stock" or "aerostat".
+    driver = "stock"
+
+    #: What the guest calls its disk, if it has one.
+    disk_device: str
+
     @abc.abstractmethod
     def start(self) -> None:
         """Boot, and return when the guest runs commands. The device must be listening before."""
@@ -75,8 +82,18 @@ class Guest(abc.ABC):
         """Bytes of host memory that the guest's memory occupies now, as the host kernel says."""
 
     @abc.abstractmethod
+    def memory_file(self) -> pathlib.Path:
+        """The file on the host that is the guest's memory: a page is where its guest physical
+        address says."""
+
+    @abc.abstractmethod
     def cpu_seconds(self) -> float:
         """Host processor time that the guest has used so far."""
+
+    @property
+    @abc.abstractmethod
+    def pid(self) -> int:
+        """The host's process that is the guest, and leads its process group."""
 
     @abc.abstractmethod
     def console(self) -> str:
@@ -89,9 +106,10 @@ class Guest(abc.ABC):
             raise GuestError(f"exit status {result.status} from:\n{script}\n{result.text}")
         return result.text
 
-    def load_balloon(self) -> None:
-        """Load the stock balloon driver and make sure that it took the device."""
-        self.check("insmod /lib/modules/virtio_balloon.ko && "
+    def load_balloon(self, driver: str | None = None) -> None:
+        """Load the guest's balloon driver, or the one named ("stock" comes with the kernel,
+        "aerostat" is ours), and make sure that it took the device."""
+        self.check(f"insmod /lib/modules/{driver or self.driver}/virtio_balloon.ko && "
                    "test -e /sys/bus/virtio/drivers/virtio_balloon/virtio0")
 
     def unload_balloon(self) -> None:
@@ -108,10 +126,26 @@ class Guest(abc.ABC):
         lines = (line.split() for line in self.check("cat /proc/meminfo").splitlines())
         return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
 
+    def free_memory(self) -> int:
+        """Bytes that nobody has. MemFree is less by what lies in the processors' own lists, where
+        Linux 6.7 and later keep many MiB of what was freed for half a minute."""
+        text = self.check("cat /proc/meminfo /proc/zoneinfo")
+        lines = [line.split() for line in text.splitlines()]
+        listed = sum(int(words[1]) for words in lines if words[:1] == ["count:"])
+        return listed * PAGE + sum(int(words[1]) for words in lines
+                                   if words[:1] == ["MemFree:"]) * 1024
+
     def vmstat(self) -> dict[str, int]:
         """/proc/vmstat as it is: counts of pages or events."""
         lines = (line.split() for line in self.check("cat /proc/vmstat").splitlines())
         return {name: int(value) for name, value in lines}
+
+    def counters(self) -> dict[str, int | str]:
+        """What our driver counts: every file of its directory in sysfs."""
+        lines = self.check("cd /sys/bus/virtio/devices/virtio0/balloon && grep -H . *").splitlines()
+        split = (line.partition(":") for line in lines)
+        return {name: int(value) if value.lstrip("-").isdigit() else value
+                for name, _, value in split}
 
     def __enter__(self) -> Guest:
         try:
