@@ -15,59 +15,25 @@ import json
 import os
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Optional
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path += [str(ROOT / "tests" / "guest"), str(ROOT / "tests" / "protocol")]
+sys.path += [str(ROOT / "bench"), str(ROOT / "tests" / "guest"), str(ROOT / "tests" / "protocol")]
 
 from balloon import ARENA, Guest as FakeGuest  # noqa: E402
+from figure import Figure, figure  # noqa: E402
+from guests import drivers, real_guest, relief  # noqa: E402
 from vhost_user import Region  # noqa: E402
-from vmm import Device, DriverGuest, UmlGuest, build_initramfs  # noqa: E402
+from vmm import Device, DriverGuest  # noqa: E402
 from vmm.guest import MIB  # noqa: E402
-from vmm.uml import MODULES  # noqa: E402
 
 GIB = 1024 * MIB
 SHARED = "/memfd:aerostat-"
 PAGES = GIB // 4096
-
-
-@dataclasses.dataclass
-class Figure:
-    """One row. Bars are upper ones unless better is "higher"."""
-    name: str
-    value: float
-    unit: str
-    spread: float = 0.0
-    bar: Optional[float] = None
-    better: str = "lower"
-
-    @property
-    def holds(self) -> Optional[bool]:
-        if self.bar is None:
-            return None
-        return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
-
-    def row(self) -> str:
-        sign = "<=" if self.better == "lower" else ">="
-        bar = "" if self.bar is None else f"{sign} {self.bar:g}"
-        verdict = {None: "", True: "holds", False: "MISSED"}[self.holds]
-        spread = f"± {self.spread:.3g}" if self.spread else ""
-        return f"{self.name:46} {self.value:10.4g} {spread:10} {self.unit:14} {bar:9} {verdict}"
-
-
-def figure(name: str, values: list[float], unit: str, **more: Any) -> Figure:
-    """The median of several measurements."""
-    spread = 0.0
-    if len(values) > 3:
-        low, _, high = statistics.quantiles(values, n=4)
-        spread = high - low
-    return Figure(name, statistics.median(values), unit, spread, **more)
 
 
 def device_path(build: pathlib.Path, rounds: int) -> Iterator[Figure]:
@@ -98,44 +64,6 @@ def instructions(build: pathlib.Path) -> Iterator[Figure]:
         found = re.search(r"Collected : (\d+)", run.stderr)
         assert found, run.stderr
         yield Figure(f"instructions, {stream}", int(found[1]) / pages, "a PFN", bar=bar)
-
-
-def real_guest(binary: pathlib.Path, workdir: pathlib.Path, rounds: int) -> Iterator[Figure]:
-    """A stock kernel under user-mode-linux gives up touched memory and takes it again."""
-    size = 640 * MIB
-    rate: list[float] = []
-    back: list[float] = []
-    host_cpu: list[float] = []
-    device_cpu: list[float] = []
-    share: list[float] = []
-    freed: list[float] = []
-    initramfs = build_initramfs(MODULES, workdir / "initramfs")
-    for _ in range(rounds):
-        # A guest that reports its free pages too would give memory back at times of its own.
-        with Device(binary, workdir, "--features=no-page-reporting") as device, \
-                UmlGuest(initramfs, workdir, GIB, device.socket) as guest:
-            guest.load_balloon()
-            guest.check(f"dd if=/dev/zero of=/data/fill bs=1M count={size // MIB} && rm /data/fill",
-                        timeout=120)
-            cpu, own, before = guest.cpu_seconds(), device.cpu_seconds(), device.query()
-            start = time.monotonic()
-            after = device.inflate_to(size, timeout=120)
-            seconds = time.monotonic() - start
-            own = device.cpu_seconds() - own
-            rate.append(size / MIB / seconds)
-            device_cpu.append(own * GIB / size)
-            host_cpu.append((own + guest.cpu_seconds() - cpu) * GIB / size)
-            share.append(100 * own / seconds)
-            freed.append((before["resident"] - after["resident"]) / MIB)
-            start = time.monotonic()
-            device.inflate_to(0, timeout=120)
-            back.append(size / MIB / (time.monotonic() - start))
-    yield figure("real guest, inflate", rate, "MiB/s", better="higher")
-    yield figure("real guest, deflate", back, "MiB/s", better="higher")
-    yield figure("real guest, host CPU to inflate", host_cpu, "s/GiB")
-    yield figure("real guest, of that the device", device_cpu, "s/GiB")
-    yield figure("real guest, share of time in the device", share, "%")
-    yield figure(f"real guest, host got back of {size // MIB} MiB", freed, "MiB", better="higher")
 
 
 def served(build: pathlib.Path, binary: pathlib.Path, quick: bool) -> Iterator[Figure]:
@@ -267,8 +195,8 @@ def main() -> int:
     parser.add_argument("--json", type=pathlib.Path, help="where to write the figures too")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--only",
-                        choices=["device", "instructions", "guest", "process", "served",
-                                 "pressure"],
+                        choices=["device", "instructions", "guest", "drivers", "relief", "process",
+                                 "served", "pressure"],
                         help="one part of it")
     args = parser.parse_args()
     binary = args.build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
@@ -281,6 +209,8 @@ def main() -> int:
             "device": lambda: device_path(args.build, rounds),
             "instructions": lambda: instructions(args.build),
             "guest": lambda: real_guest(binary, workdir, 2 if args.quick else 5),
+            "drivers": lambda: drivers(binary, workdir, 2 if args.quick else 7),
+            "relief": lambda: relief(binary, workdir, 2 if args.quick else 7),
             "process": lambda: process(binary, workdir, 10),
             "served": lambda: served(args.build, binary, args.quick),
             "pressure": lambda: pressure(binary, workdir, 5 if args.quick else 20),
