@@ -38,7 +38,7 @@ WIRE = {"Feature bits of our own", "Configuration space", "Queue numbering", "St
 WORDS = re.compile(r"\b(MUST|SHOULD|MAY)\b")
 # "the same" refers to the row above, with its words.
 SAME = re.compile(r"^the same$")
-THREAT_LINES = range(1, 19)
+THREAT_LINES = range(1, 20)
 
 
 @dataclass
