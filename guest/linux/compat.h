@@ -21,7 +21,7 @@
 #include <linux/vmstat.h>
 
 /* The header was renamed, with its option, when the kernel began to keep more of the books. */
-#if __has_include(<linux/balloon.h>)
+#ifdef VB_HAS_BALLOON_H
 #include <linux/balloon.h>
 #define VB_KERNEL_KEEPS_BOOKS 1
 #define VB_CAN_MIGRATE        IS_ENABLED(CONFIG_BALLOON_MIGRATION)

@@ -24,7 +24,8 @@ enum vb_word {
 	VB_WORD_STOP,
 	VB_WORDS,
 };
-static_assert(VB_WORDS == ARRAY_SIZE(((struct vb_hint *)0)->word_out));
+
+static_assert(ARRAY_SIZE(((struct vb_hint *)0)->word_out) == VB_WORDS);
 
 unsigned long vb_hint_kept(struct vb *vb)
 {

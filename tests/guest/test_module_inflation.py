@@ -15,7 +15,7 @@ from vmm.guest import MIB, PAGE
 
 pytestmark = pytest.mark.driver("aerostat", reason="loads both drivers by itself")
 
-MEMORY, SIZE, ROUNDS = 512, 320, 3
+MEMORY, SIZE, ROUNDS = 400, 256, 3
 
 
 def seconds(device: Device, size: int) -> float:
