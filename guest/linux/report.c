@@ -44,9 +44,12 @@ static int report(struct page_reporting_dev_info *info, struct scatterlist *sg, 
 
 	for (unsigned int i = 0; i < nents; i++)
 		pages += sg[i].length >> VIRTIO_BALLOON_PFN_SHIFT;
-	err = virtqueue_add_inbuf(r->vq, sg, nents, r, GFP_NOWAIT | __GFP_NOWARN);
-	if (!err) {
+	spin_lock_irq(&r->lock);
+	err = r->vq ? virtqueue_add_inbuf(r->vq, sg, nents, r, GFP_NOWAIT | __GFP_NOWARN) : -ENODEV;
+	if (!err)
 		virtqueue_kick(r->vq);
+	spin_unlock_irq(&r->lock);
+	if (!err) {
 		/* Looks again from time to time, for a lost interrupt. */
 		while (!wait_event_idle_timeout(r->wait, ended(vb), HZ))
 			;

@@ -10,7 +10,8 @@
  *
  *     start-us         the monotonic clock when it began, which the next two count from
  *     reclaim-us       when the kernel was first seen to reclaim memory since then
- *     relief-us        when a page was first seen to leave the balloon after that; neither is
+ *     relief-us        when, by then or later, a page was first seen to have left the balloon: the
+ *                      driver may hear of a shortage before the kernel counts a page; neither is
  *                      looked for any more when it has everything
  *     grown-us         how long it took to have everything
  *     grow-stall-us    the longest time for 64 KiB while it grew
@@ -116,7 +117,6 @@ static void watch(struct hog *hog)
 			hog->relief_us = now;
 			say("relief-us", now);
 		}
-		hog->balloon_before = balloon;
 	}
 }
 
