@@ -147,3 +147,20 @@ def test_all_features_of_a_balloon_of_qemu(bed: Bed) -> None:
     assert result.status == 0, result.text
     assert guest.vmstat()["oom_kill"] == 0 and balloon(guest) < 400 * MIB
     assert kept.damaged() == []
+
+
+def test_a_legacy_balloon_of_qemu(bed: Bed) -> None:
+    """Without VERSION_1: the first statistics are ignored, configuration is little-endian."""
+    guest = bed.qemu_guest(own_balloon="disable-modern=on,disable-legacy=off")
+    guest.load_balloon()
+    assert 32 not in guest.features() and 1 in guest.features()
+    kept = GuestData(guest)
+    kept.write(32 * MIB)
+    total = guest.meminfo()["MemTotal"]
+    inflate_to(guest, 96 * MIB)
+    assert guest.meminfo()["MemTotal"] == total - 96 * MIB
+    guest.monitor.execute("qom-set", path=BALLOON, property="guest-stats-polling-interval", value=1)
+    assert fresh_stats(guest)["stat-total-memory"] == total - 96 * MIB
+    inflate_to(guest, 0)
+    guest.unload_balloon()
+    assert guest.meminfo()["MemTotal"] == total and kept.damaged() == []
