@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import cmath
 import itertools
+import math
 import os
 import random
 import signal
@@ -68,11 +69,10 @@ def keeps_time(bed: Bed, interval: int) -> None:
 
     gaps = [(later - earlier) * 1000 for earlier, later in itertools.pairwise(times)]
     middle = statistics.median(gaps)
-    # How far each is from its place on the schedule, which the earliest ones show best.
-    late = [(when - times[0]) * 1000 / interval for when in times]
-    late = [(place - round(place)) * interval for place in late]
-    tenth = max(len(late) // 10, 3)
-    drift = statistics.median(late[-tenth:]) - statistics.median(late[:tenth])
+    # Where on the circle of one interval they come in the beginning, and where in the end.
+    turns = [cmath.exp(2j * math.pi * when * 1000 / interval) for when in times]
+    tenth = max(len(turns) // 10, 3)
+    drift = cmath.phase(sum(turns[-tenth:]) / sum(turns[:tenth])) / (2 * math.pi) * interval
     print(f"{interval} ms: median {middle:.2f} ms, longest {max(gaps):.1f} ms, "
           f"{made} ticks in {ended[0] - begun[1]:.2f} s, {counters['stats_skipped']} skipped, "
           f"phase moved by {drift:+.2f} ms")

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 from .channel import Channel
 from .guest import BOOT_TIMEOUT, COMMAND_TIMEOUT, MIB, Guest, GuestError, Result
@@ -70,6 +71,23 @@ class ProcessGuest(Guest):
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
+        # It takes effect a little later; and what runs in a guest of user-mode-linux is a process
+        # of its own, which goes on until it needs its kernel. One that never does is let go on.
+        deadline = time.monotonic() + 1
+        while "R" in self._states() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _states(self) -> set[str]:
+        """What all threads of its process group do, as letters of proc(5)."""
+        states = set()
+        for path in pathlib.Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            try:
+                fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            except OSError:  # it is gone
+                continue
+            if int(fields[2]) == self.pid:
+                states.add(fields[0])
+        return states
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
