@@ -6,13 +6,15 @@ Every reply and every event of the whole test run is compared with what query-qm
 
 from __future__ import annotations
 
+import fcntl
 import json
 import select
 import socket
+import termios
 import time
 from typing import Any, Callable, Optional
 
-from vhost_user import TIMEOUT
+from vhost_user import TIMEOUT, wait_for
 
 CLASSES = {"GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound",
            "KVMMissingCap"}
@@ -138,6 +140,11 @@ class Client:
 
     def send_raw(self, data: bytes) -> None:
         self.sock.sendall(data)
+
+    def wait_until_read(self) -> None:
+        """Until the server has read all that was sent."""
+        wait_for(lambda: fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)) == bytes(4),
+                 "what was sent to be read")
 
     def receive(self, timeout: float = TIMEOUT) -> dict[str, Any]:
         """The next message of the server, whatever it is."""

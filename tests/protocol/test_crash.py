@@ -284,12 +284,26 @@ def test_clients_in_the_middle_see_the_end(mortal: Device) -> None:
     waiting.send({"execute": "human-monitor-command",
                   "arguments": {"command-line": "info balloon"}})
     assert guest.stats_wanted()
+    typing.wait_until_read()
     mortal.kill_worker()
     for client in (typing, waiting):
         with pytest.raises((EOFError, ConnectionError)):
             while True:
                 client.receive()
     assert mortal.monitor().cmd("query-status")["running"]
+
+
+def test_what_nobody_has_read_is_read_by_the_next(mortal: Device) -> None:
+    """A client that was idle to the worker, and had begun to type to a socket."""
+    client = mortal.monitor()
+    client.cmd("query-status")
+    time.sleep(0.05)  # it knows by then that its last answer is out
+    os.kill(mortal.worker(), signal.SIGSTOP)
+    client.send_raw(b'{"execute": "query-')
+    mortal.kill_worker()
+    client.event("DEVICE_RESTARTED")
+    client.send_raw(b'status"}')
+    assert "running" in client.receive()["return"]
 
 
 def test_what_was_set_survives(mortal: Device) -> None:
