@@ -79,7 +79,7 @@ static int migrate(struct balloon_dev_info *list, struct page *newpage, struct p
 	struct vb_pages *p = &vb->pages;
 	int r = -EAGAIN;
 
-	/* Who holds the lock may be waiting for this very page's lock, or for the host. */
+	/* It may be held by another migration, which waits for the host. */
 	if (!mutex_trylock(&p->lock))
 		return -EAGAIN;
 	vb_migrate_settle(vb);

@@ -424,11 +424,7 @@ int vb_pages_init(struct vb *vb)
 	vb_list_init(&p->list, p->adjust);
 	vb_migrate_init(vb);
 	r = vb_ring_init(&p->inflate, vb->vdev);
-	if (!r)
-		r = vb_ring_init(&p->deflate, vb->vdev);
-	if (r)
-		vb_pages_free(vb);
-	return r;
+	return r ?: vb_ring_init(&p->deflate, vb->vdev);
 }
 
 void vb_pages_free(struct vb *vb)
