@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATOR = ROOT / "tools" / "seccomp-list"
-FOLDERS = ["lib/discard", "lib/vhost_user", "src/vhost-user-balloon"]
+FOLDERS = ["lib/discard", "lib/vhost_user", "src/common", "src/vhost-user-balloon"]
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "clock.h"
+#include "common/clock.h"
 #include "commands_parts.h"
 
 static const char *const queue_names[] = {

@@ -2,7 +2,7 @@
 /* The commands that QEMU has too, with its names, arguments, replies and words for errors. */
 #include <string.h>
 
-#include "clock.h"
+#include "common/clock.h"
 #include "commands_parts.h"
 
 const char *commands_status(const struct server *s)

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "clock.h"
+#include "common/clock.h"
 #include "commands_parts.h"
 #include "qmp/human.h"
 

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "clock.h"
+#include "common/clock.h"
 #include "commands_parts.h"
 
 static const char *const stat_names[] = {

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "log.h"
+#include "common/clock.h"
+#include "common/log.h"
 #include "vhost_user/socket.h"
 
 #define DEATHS_MAX 3 /* of one buffer, before its ring is given up */

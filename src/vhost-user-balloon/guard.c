@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "base/checked.h"
-#include "clock.h"
-#include "log.h"
+#include "common/clock.h"
+#include "common/log.h"
 
 #define PATIENCE_MS  2000U  /* with a worker that was told to go */
 #define READY_MS     5000U  /* with one that was started: libseccomp may loop without memory */

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "log.h"
+#include "common/log.h"
 
 int hintfile_open(struct hintfile *f, int fd)
 {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "log.h"
+#include "common/log.h"
 #include "options.h"
 #include "supervisor.h"
 #include "worker.h"
@@ -33,7 +33,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	if (options.print_capabilities)
 		return print_capabilities();
-	log_set_name(options.name);
+	log_set_name("vhost-user-balloon", options.name);
 	if (options.worker_fd >= 0)
 		return worker_run(&options);
 	return supervisor_run(&options, argc, argv) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

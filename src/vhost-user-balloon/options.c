@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "aerostat/virtio_balloon.h"
-#include "base/checked.h"
+#include "common/size.h"
 #include "virtio/ring.h"
 
 #define MIB_PAGES(n) ((uint64_t)(n) << (20 - VIRTIO_BALLOON_PFN_SHIFT))
@@ -121,28 +121,6 @@ __attribute__((format(printf, 2, 3))) static error_t complain(struct parse *p, c
 	va_end(ap);
 	fputc('\n', stderr);
 	return EINVAL;
-}
-
-int options_parse_size(const char *text, uint64_t *bytes)
-{
-	static const char units[] = "KMGT";
-	uint64_t scale = 1, value;
-	const char *unit;
-	char *end;
-
-	if (!isdigit((unsigned char)text[0]))
-		return -EINVAL;
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno)
-		return -EINVAL;
-	if (*end) {
-		unit = strchr(units, toupper((unsigned char)*end));
-		if (!unit || end[1])
-			return -EINVAL;
-		scale = 1ULL << (10 * (unit - units + 1));
-	}
-	return checked_mul(value, scale, bytes) ? 0 : -EINVAL;
 }
 
 int options_parse_factor(const char *text, uint32_t *milli)
@@ -269,7 +247,7 @@ static error_t parse_pressure_steps(struct parse *p, char *arg)
 	while ((word = strsep(&arg, ","))) {
 		if (level == VIRTIO_BALLOON_PRESSURE_NR)
 			return complain(p, "--pressure-steps: more than three sizes");
-		if (options_parse_size(word, &bytes) < 0)
+		if (size_parse(word, &bytes) < 0)
 			return complain(p, "--pressure-steps: '%s' is no size (such as 64M)", word);
 		pages[level++] = bytes >> VIRTIO_BALLOON_PFN_SHIFT;
 	}
@@ -389,7 +367,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return parse_list(p, arg, parse_features);
 	case KEY_TARGET:
 		o->target_given = true;
-		if (options_parse_size(arg, &o->target) < 0)
+		if (size_parse(arg, &o->target) < 0)
 			return complain(p, "--target: '%s' is no size (such as 512M)", arg);
 		return 0;
 	case KEY_STATS_PUSH_INTERVAL:

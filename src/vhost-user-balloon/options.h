@@ -49,12 +49,6 @@ extern const struct feature_name feature_names[]; /* ends with a NULL name */
 int options_parse(int argc, char **argv, struct options *options);
 
 /*
- * A size such as 512M: bytes, or with K, M, G or T the next larger units of 1024. -EINVAL: not a
- * size, or over 2^64 - 1.
- */
-int options_parse_size(const char *text, uint64_t *bytes);
-
-/*
  * A factor such as 1.5, from 1 to HEALTH_MILLI_MAX / 1000 with at most three decimals, in
  * thousandths. -EINVAL.
  */

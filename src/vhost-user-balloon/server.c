@@ -12,9 +12,9 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "clock.h"
+#include "common/clock.h"
 #include "commands.h"
-#include "log.h"
+#include "common/log.h"
 #include "qmp/json.h"
 #include "save.h"
 

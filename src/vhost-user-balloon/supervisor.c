@@ -16,11 +16,11 @@
 #include <unistd.h>
 
 #include "base/checked.h"
-#include "clock.h"
+#include "common/clock.h"
 #include "guard.h"
 #include "keeper.h"
-#include "log.h"
-#include "unix_socket.h"
+#include "common/log.h"
+#include "common/unix_socket.h"
 #include "vmm.h"
 
 #define ACCEPT_RETRY_MS 200U

@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "clock.h"
+#include "common/clock.h"
 #include "vhost_user/socket.h"
 
 #define TURN_BYTES (64U << 10)

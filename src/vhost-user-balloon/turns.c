@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 
-#include "log.h"
+#include "common/log.h"
 #include "vhost_user/socket.h"
 
 #define NUDGE_MS 20

@@ -6,8 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "log.h"
-#include "unix_socket.h"
+#include "common/log.h"
+#include "common/unix_socket.h"
 
 #define DEATHS_MAX      3U
 #define ACCEPT_RETRY_MS 200U

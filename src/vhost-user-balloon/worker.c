@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "child.h"
-#include "log.h"
+#include "common/log.h"
 #include "sandbox.h"
 #include "server.h"
 

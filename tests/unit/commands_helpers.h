@@ -10,9 +10,9 @@
 
 #include <errno.h>
 
-#include "../../src/vhost-user-balloon/clock.h"
 #include "../../src/vhost-user-balloon/commands.h"
 #include "../../src/vhost-user-balloon/server.h"
+#include "common/clock.h"
 #include "qmp/server.h"
 
 #define V1      BIT(VIRTIO_F_VERSION_1)

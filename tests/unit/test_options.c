@@ -59,7 +59,7 @@ static void sizes(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		uint64_t bytes = 42;
-		int r = options_parse_size(cases[i].text, &bytes);
+		int r = size_parse(cases[i].text, &bytes);
 
 		if (r != (cases[i].ok ? 0 : -EINVAL) ||
 		    bytes != (cases[i].ok ? cases[i].bytes : 42))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The one place where clocks are read. */
-#ifndef VUB_CLOCK_H
-#define VUB_CLOCK_H
+#ifndef COMMON_CLOCK_H
+#define COMMON_CLOCK_H
 
 #include "base/instant.h"
 

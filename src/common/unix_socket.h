@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef VUB_UNIX_SOCKET_H
-#define VUB_UNIX_SOCKET_H
+#ifndef COMMON_UNIX_SOCKET_H
+#define COMMON_UNIX_SOCKET_H
 
 #include <sys/types.h>
 

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
-#include "log.h"
+#include "common/log.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "base/ratelimit.h"
-#include "clock.h"
+#include "common/clock.h"
 
+static const char *program_name = "aerostat";
 static const char *vm_name;
 static struct ratelimit limit = {.interval_ms = 10000, .burst = 10};
 
-void log_set_name(const char *name)
+void log_set_name(const char *program, const char *name)
 {
+	program_name = program;
 	vm_name = name;
 }
 
@@ -21,8 +23,8 @@ __attribute__((format(printf, 1, 0))) static void vlog(const char *fmt, va_list 
 	char line[512];
 
 	vsnprintf(line, sizeof(line), fmt, ap);
-	fprintf(stderr, "vhost-user-balloon%s%s%s: %s\n", vm_name ? "[" : "",
-		vm_name ? vm_name : "", vm_name ? "]" : "", line);
+	fprintf(stderr, "%s%s%s%s: %s\n", program_name, vm_name ? "[" : "", vm_name ? vm_name : "",
+		vm_name ? "]" : "", line);
 }
 
 void log_line(const char *fmt, ...)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "unix_socket.h"
+#include "common/unix_socket.h"
 
 #include <errno.h>
 #include <stdbool.h>
