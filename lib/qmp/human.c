@@ -112,6 +112,25 @@ static enum qmp_outcome run_words(const struct qmp_human_command *table, size_t 
 	return outcome;
 }
 
+struct json_object *qmp_human_text(const struct qmp_buf *text)
+{
+	struct qmp_buf wire = {0};
+	struct json_object *answer = NULL;
+
+	for (size_t pos = 0, end; pos < text->len; pos = end + 1) {
+		const char *line = text->data + pos;
+		const char *stop = memchr(line, '\n', text->len - pos);
+
+		end = stop ? (size_t)(stop - text->data) : text->len;
+		qmp_buf_append(&wire, line, end - pos);
+		qmp_buf_append(&wire, "\r\n", stop ? 2 : 0);
+	}
+	if (!text->failed && !wire.failed)
+		answer = json_object_new_string_len(wire.data ? wire.data : "", (int)wire.len);
+	qmp_buf_free(&wire);
+	return answer;
+}
+
 enum qmp_outcome qmp_human_run(const struct qmp_human_command *table, size_t count,
 			       struct qmp_request *req, struct json_object *args,
 			       struct json_object **result, struct qmp_error *err)
@@ -139,8 +158,8 @@ enum qmp_outcome qmp_human_run(const struct qmp_human_command *table, size_t cou
 	else
 		outcome = run_words(table, count, req, n, words, &text, err);
 	/* A failed append leaves no string, and the engine answers a missing one with an error. */
-	if (outcome == QMP_DONE && !text.failed)
-		*result = json_object_new_string_len(text.data ? text.data : "", (int)text.len);
+	if (outcome == QMP_DONE)
+		*result = qmp_human_text(&text);
 	qmp_buf_free(&text);
 	free(line);
 	return outcome;

@@ -29,9 +29,9 @@ struct qmp_human_command {
 	size_t n_sub;
 	/*
 	 * Appends the answer, lines ended by "\n", to @text and returns QMP_DONE. QMP_FAILED: the
-	 * user sees "Error: " and @err. QMP_DEFERRED: @text is ignored, and the text comes as a
-	 * JSON string with qmp_request_complete(). @argv is the words after the command and lives
-	 * until the handler returns. Appends need no checks, struct qmp_buf is sticky.
+	 * user sees "Error: " and @err. QMP_DEFERRED: @text is ignored, and the text comes with
+	 * qmp_request_complete(), made by qmp_human_text(). @argv is the words after the command
+	 * and lives until the handler returns. Appends need no checks, struct qmp_buf is sticky.
 	 */
 	enum qmp_outcome (*handler)(struct qmp_request *req, size_t argc, char *const *argv,
 				    struct qmp_buf *text, struct qmp_error *err);
@@ -48,5 +48,11 @@ extern const struct qmp_type qmp_human_args;
 enum qmp_outcome qmp_human_run(const struct qmp_human_command *table, size_t count,
 			       struct qmp_request *req, struct json_object *args,
 			       struct json_object **result, struct qmp_error *err);
+
+/*
+ * The answer for @text. On the wire lines end in "\r\n", as QEMU's do: qmp-shell takes them apart
+ * there. NULL if @text has failed, or out of memory.
+ */
+struct json_object *qmp_human_text(const struct qmp_buf *text);
 
 #endif

@@ -30,6 +30,31 @@ void qmp_arr_add(struct json_object **arr, struct json_object *val)
 	*arr = NULL;
 }
 
+struct json_object *qmp_obj_get(struct json_object *obj, const char *key, enum json_type type)
+{
+	struct json_object *val;
+
+	if (!json_object_is_type(obj, json_type_object) ||
+	    !json_object_object_get_ex(obj, key, &val) || !json_object_is_type(val, type))
+		return NULL;
+	return val;
+}
+
+int qmp_obj_get_uint64(struct json_object *obj, const char *key, uint64_t *value)
+{
+	struct json_object *val;
+
+	if (!json_object_is_type(obj, json_type_object) ||
+	    !json_object_object_get_ex(obj, key, &val))
+		return -ENOENT;
+	if (!json_object_is_type(val, json_type_int))
+		return -EINVAL;
+	if (json_object_get_int64(val) < 0)
+		return -ERANGE;
+	*value = json_object_get_uint64(val);
+	return 0;
+}
+
 /* Makes room for @more bytes and a NUL behind them. */
 static int buf_reserve(struct qmp_buf *buf, size_t more)
 {

@@ -5,6 +5,7 @@
 #include <json-c/json.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /*
  * What the engine and its handlers need on top of json-c.
@@ -53,6 +54,18 @@ size_t qmp_utf8_len(const char *text, size_t len);
  * U+FFFD, a number that is not finite becomes null. 0 or -ENOMEM.
  */
 int qmp_json_write(struct qmp_buf *buf, struct json_object *val);
+
+/*
+ * The member @key of @obj if @obj is an object that has it and it is of that type, else NULL.
+ * Borrowed.
+ */
+struct json_object *qmp_obj_get(struct json_object *obj, const char *key, enum json_type type);
+
+/*
+ * The member @key of @obj as a number from 0 to 2^64-1: 0, or -ENOENT (not there, or no object),
+ * -EINVAL (no integer), -ERANGE (below 0). json-c's own accessor makes 0 of whatever does not fit.
+ */
+int qmp_obj_get_uint64(struct json_object *obj, const char *key, uint64_t *value);
 
 /* Number of members of all objects in @val together, at any depth. */
 size_t qmp_json_count_members(struct json_object *val);

@@ -228,18 +228,29 @@ static enum qmp_scan_event refuse_now(struct qmp_scan *scan, struct qmp_error *e
 	return QMP_SCAN_ERROR;
 }
 
-static enum qmp_scan_event store(struct qmp_scan *scan, char c, struct qmp_error *err)
+static size_t limit(size_t wanted, size_t usual)
 {
-	if (scan->discard)
+	return wanted ? wanted : usual;
+}
+
+static enum qmp_scan_event store_run(struct qmp_scan *scan, const char *data, size_t len,
+				     struct qmp_error *err)
+{
+	if (scan->discard || len == 0)
 		return QMP_SCAN_MORE;
-	if (scan->text.len >= QMP_MESSAGE_MAX) {
+	if (len > limit(scan->limits.bytes, QMP_MESSAGE_MAX) - scan->text.len) {
 		qmp_error_set(err, QMP_GENERIC_ERROR, "JSON token size limit exceeded");
 		return refuse(scan);
 	}
-	if (qmp_buf_append(&scan->text, &c, 1))
+	if (qmp_buf_append(&scan->text, data, len))
 		return QMP_SCAN_NOMEM;
 	scan->text.data[scan->text.len] = '\0'; /* there is always room for it */
 	return QMP_SCAN_MORE;
+}
+
+static enum qmp_scan_event store(struct qmp_scan *scan, char c, struct qmp_error *err)
+{
+	return store_run(scan, &c, 1, err);
 }
 
 /* A token ended and @event is what it brought so far. */
@@ -289,7 +300,7 @@ static enum qmp_scan_event structural(struct qmp_scan *scan, char c, struct qmp_
 	else if (c == ':')
 		scan->colons++;
 	scan->tokens++;
-	if (!scan->discard && scan->tokens > QMP_TOKENS_MAX) {
+	if (!scan->discard && scan->tokens > limit(scan->limits.tokens, QMP_TOKENS_MAX)) {
 		qmp_error_set(err, QMP_GENERIC_ERROR, "JSON token count limit exceeded");
 		event = refuse(scan);
 	} else if (!scan->discard && scan->braces + scan->brackets > QMP_DEPTH_MAX) {
@@ -311,6 +322,27 @@ static enum qmp_scan_event between(struct qmp_scan *scan, char c, struct qmp_err
 	scan->state = c == '"' ? QMP_SCAN_STRING : QMP_SCAN_WORD;
 	scan->token_start = scan->text.len;
 	return store(scan, c, err);
+}
+
+/* Bytes that stand for themselves in a string; where such a one is not UTF-8 is seen at its end. */
+static bool is_plain(char c)
+{
+	return (unsigned char)c >= 0x20 && (unsigned char)c < 0xfe && c != '"' && c != '\\';
+}
+
+/* How many bytes at the start of @data go on with the token and change nothing. */
+static size_t run_length(enum qmp_scan_state state, const char *data, size_t len)
+{
+	size_t n = 0;
+
+	if (state == QMP_SCAN_WORD) {
+		while (n < len && is_word(data[n]))
+			n++;
+	} else if (state == QMP_SCAN_STRING) {
+		while (n < len && is_plain(data[n]))
+			n++;
+	}
+	return n;
 }
 
 static enum qmp_scan_event in_string(struct qmp_scan *scan, char c, struct qmp_error *err)
@@ -353,17 +385,44 @@ enum qmp_scan_event qmp_scan(struct qmp_scan *scan, const char *data, size_t len
 
 	qmp_scan_done(scan);
 	while (i < len && event == QMP_SCAN_MORE) {
-		if (scan->state == QMP_SCAN_WORD && is_word(data[i]))
-			event = store(scan, data[i++], err);
-		else if (scan->state == QMP_SCAN_WORD)
+		size_t run = run_length(scan->state, data + i, len - i);
+
+		if (run) {
+			event = store_run(scan, data + i, run, err);
+			i += run;
+		} else if (scan->state == QMP_SCAN_WORD) {
 			event = end_word(scan, err); /* and this byte comes again */
-		else if (scan->state == QMP_SCAN_BETWEEN)
+		} else if (scan->state == QMP_SCAN_BETWEEN) {
 			event = between(scan, data[i++], err);
-		else
+		} else {
 			event = in_string(scan, data[i++], err);
+		}
 	}
 	*used = i;
 	return event;
+}
+
+int qmp_scan_parse(const struct qmp_scan *scan, struct json_object **value, struct qmp_error *err)
+{
+	/* One level more than the scanner lets through, so that its limit is the one that tells. */
+	struct json_tokener *tok = json_tokener_new_ex((int)QMP_DEPTH_MAX + 1);
+	enum json_tokener_error error;
+
+	*value = NULL;
+	if (!tok)
+		return -ENOMEM;
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	/* With the NUL: a number on its own ends nowhere else. */
+	*value = json_tokener_parse_ex(tok, scan->text.data, (int)scan->text.len + 1);
+	error = json_tokener_get_error(tok);
+	json_tokener_free(tok);
+	if (error == json_tokener_success && qmp_json_count_members(*value) == scan->colons)
+		return 0;
+	json_object_put(*value);
+	*value = NULL;
+	return qmp_error_set(err, QMP_GENERIC_ERROR, "JSON parse error, %s",
+			     error == json_tokener_success ? "duplicate key"
+							   : json_tokener_error_desc(error));
 }
 
 void qmp_scan_free(struct qmp_scan *scan)

@@ -2,6 +2,7 @@
 #ifndef QMP_SCAN_H
 #define QMP_SCAN_H
 
+#include <json-c/json.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -17,6 +18,12 @@
 #define QMP_DEPTH_MAX   64u          /* brackets and braces open at once */
 #define QMP_TOKENS_MAX  4096u        /* brackets, braces, commas, colons of one text */
 
+/* Limits of one text for who needs others. 0 is the one above. */
+struct qmp_limits {
+	size_t bytes;
+	size_t tokens;
+};
+
 enum qmp_scan_event {
 	QMP_SCAN_MORE,  /* all bytes consumed, no text complete */
 	QMP_SCAN_TEXT,  /* text[0..len) is complete, NUL behind it; valid until the next call */
@@ -31,8 +38,12 @@ enum qmp_scan_state {
 	QMP_SCAN_ESCAPE, /* after a backslash in a string; left after one byte */
 };
 
-/* All zero is the start. @text and @colons may be read after QMP_SCAN_TEXT, the rest is private. */
+/*
+ * All zero is the start. @limits may be set there. @text may be read after QMP_SCAN_TEXT, the rest
+ * is private.
+ */
 struct qmp_scan {
+	struct qmp_limits limits;
 	struct qmp_buf text;
 	size_t colons; /* in the text, outside of strings: the number of its members */
 	size_t tokens;
@@ -50,6 +61,13 @@ struct qmp_scan {
  */
 enum qmp_scan_event qmp_scan(struct qmp_scan *scan, const char *data, size_t len, size_t *used,
 			     struct qmp_error *err);
+
+/*
+ * Makes a value of the text got with QMP_SCAN_TEXT: 0 and one reference in *@value (NULL is JSON's
+ * null), or -EINVAL and why not in *@err: the grammar, a key that is there twice.
+ * -ENOMEM: only where json-c tells; it may also call that a fault of grammar.
+ */
+int qmp_scan_parse(const struct qmp_scan *scan, struct json_object **value, struct qmp_error *err);
 
 /* The text got with QMP_SCAN_TEXT has served; without this, the next call of qmp_scan() sees so. */
 void qmp_scan_done(struct qmp_scan *scan);

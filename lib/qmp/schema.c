@@ -47,6 +47,15 @@ const char *qmp_error_class_name(enum qmp_error_class class)
 	return error_classes[class < QMP_ERROR_CLASS_COUNT ? class : QMP_GENERIC_ERROR];
 }
 
+enum qmp_error_class qmp_error_class_of(const char *name)
+{
+	for (int class = 0; class < QMP_ERROR_CLASS_COUNT; class ++) {
+		if (!strcmp(error_classes[class], name))
+			return (enum qmp_error_class) class;
+	}
+	return QMP_GENERIC_ERROR;
+}
+
 int qmp_error_set(struct qmp_error *err, enum qmp_error_class class, const char *fmt, ...)
 {
 	size_t end = sizeof(err->desc) - 1;

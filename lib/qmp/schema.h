@@ -113,6 +113,9 @@ int qmp_error_set(struct qmp_error *err, enum qmp_error_class class, const char 
 /* Name of @class on the wire. */
 const char *qmp_error_class_name(enum qmp_error_class class);
 
+/* The class of that name; QMP_GENERIC_ERROR for one that QEMU's documentation does not know. */
+enum qmp_error_class qmp_error_class_of(const char *name);
+
 enum qmp_outcome {
 	QMP_DONE,     /* *result is the answer; NULL is {} for a command that returns nothing */
 	QMP_FAILED,   /* *err is the answer */

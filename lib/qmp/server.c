@@ -269,31 +269,16 @@ static void handle_message(struct qmp_conn *conn, struct json_object *msg)
 /* The text in conn->scan is complete: parse it and see to it. */
 static void handle_text(struct qmp_conn *conn)
 {
-	/* One level more than the scanner lets through, so that its limit is the one that tells. */
-	struct json_tokener *tok = json_tokener_new_ex((int)QMP_DEPTH_MAX + 1);
 	struct qmp_error err;
 	struct json_object *msg;
-	enum json_tokener_error error;
+	int ret = qmp_scan_parse(&conn->scan, &msg, &err);
 
-	if (!tok) {
+	if (ret == -ENOMEM)
 		fail(conn);
-		return;
-	}
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-	/* With the NUL: a number on its own ends nowhere else. */
-	msg = json_tokener_parse_ex(tok, conn->scan.text.data, (int)conn->scan.text.len + 1);
-	error = json_tokener_get_error(tok);
-	json_tokener_free(tok);
-	if (error != json_tokener_success) {
-		qmp_error_set(&err, QMP_GENERIC_ERROR, "JSON parse error, %s",
-			      json_tokener_error_desc(error));
+	else if (ret)
 		reply(conn, false, NULL, NULL, &err);
-	} else if (qmp_json_count_members(msg) != conn->scan.colons) {
-		qmp_error_set(&err, QMP_GENERIC_ERROR, "JSON parse error, duplicate key");
-		reply(conn, false, NULL, NULL, &err);
-	} else {
+	else
 		handle_message(conn, msg);
-	}
 	json_object_put(msg);
 }
 

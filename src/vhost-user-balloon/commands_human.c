@@ -4,8 +4,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "common/clock.h"
 #include "commands_parts.h"
+#include "common/clock.h"
 #include "qmp/human.h"
 
 /* `info balloon`, while it waits. */
@@ -39,9 +39,7 @@ static void info_done(struct stats_waiter *w, bool fresh)
 		  : s->balloon.st.stats.ever ? " (stale: the guest does not answer)"
 					     : " (the guest does not answer)",
 		  &text);
-	monitor_complete(&info->server->monitor, info->req,
-			 text.failed ? NULL : json_object_new_string_len(text.data, (int)text.len),
-			 NULL);
+	monitor_complete(&info->server->monitor, info->req, qmp_human_text(&text), NULL);
 	qmp_buf_free(&text);
 	free(info);
 }

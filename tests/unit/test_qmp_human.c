@@ -122,31 +122,31 @@ static void expect(struct qmp_conn *conn, const char *line, const char *text)
 static const char *const lines[][2] = {
 	{"", ""},
 	{"   ", ""},
-	{"info balloon", "balloon: actual=512\n"},
-	{"  info \t balloon \r\n", "balloon: actual=512\n"},
-	{"info", "info balloon -- show the balloon\ninfo later -- wait for it\n"},
-	{"info nope", "unknown command: 'info nope'\n"},
-	{"info balloon x", "balloon: extraneous characters at the end of line\n"
-			   "Try \"help info balloon\" for more information\n"},
-	{"balloon", "balloon: argument missing\nTry \"help balloon\" for more information\n"},
+	{"info balloon", "balloon: actual=512\r\n"},
+	{"  info \t balloon \r\n", "balloon: actual=512\r\n"},
+	{"info", "info balloon -- show the balloon\r\ninfo later -- wait for it\r\n"},
+	{"info nope", "unknown command: 'info nope'\r\n"},
+	{"info balloon x", "balloon: extraneous characters at the end of line\r\n"
+			   "Try \"help info balloon\" for more information\r\n"},
+	{"balloon", "balloon: argument missing\r\nTry \"help balloon\" for more information\r\n"},
 	{"balloon 1", ""},
-	{"balloon 1 2", "2\n"},
-	{"balloon 1 2 3", "balloon: extraneous characters at the end of line\n"
-			  "Try \"help balloon\" for more information\n"},
-	{"balloon 2", "Error: No balloon device has been activated\n"},
-	{"x", "unknown command: 'x'\n"},
-	{"x y z", "unknown command: 'x'\n"},
-	{"INFO", "unknown command: 'INFO'\n"},
-	{"help", "info [subcommand] -- show things\nballoon target -- change it\n"
-		 "help [command] -- show what there is\n"},
-	{"help balloon", "balloon target -- change it\n"},
-	{"help help", "help [command] -- show what there is\n"},
-	{"help info", "info balloon -- show the balloon\ninfo later -- wait for it\n"},
-	{"help info later", "info later -- wait for it\n"},
-	{"help info x", "unknown command: 'info x'\n"},
-	{"help x", "unknown command: 'x'\n"},
+	{"balloon 1 2", "2\r\n"},
+	{"balloon 1 2 3", "balloon: extraneous characters at the end of line\r\n"
+			  "Try \"help balloon\" for more information\r\n"},
+	{"balloon 2", "Error: No balloon device has been activated\r\n"},
+	{"x", "unknown command: 'x'\r\n"},
+	{"x y z", "unknown command: 'x'\r\n"},
+	{"INFO", "unknown command: 'INFO'\r\n"},
+	{"help", "info [subcommand] -- show things\r\nballoon target -- change it\r\n"
+		 "help [command] -- show what there is\r\n"},
+	{"help balloon", "balloon target -- change it\r\n"},
+	{"help help", "help [command] -- show what there is\r\n"},
+	{"help info", "info balloon -- show the balloon\r\ninfo later -- wait for it\r\n"},
+	{"help info later", "info later -- wait for it\r\n"},
+	{"help info x", "unknown command: 'info x'\r\n"},
+	{"help x", "unknown command: 'x'\r\n"},
 	{"balloon 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
-	 "balloon: extraneous characters at the end of line\n"},
+	 "balloon: extraneous characters at the end of line\r\n"},
 };
 
 static void test_lines(void **state)
@@ -169,6 +169,7 @@ static void test_deferred(void **state)
 {
 	struct qmp_server server;
 	struct qmp_conn *conn;
+	struct qmp_buf text = {0};
 	size_t len;
 	char *out;
 
@@ -179,11 +180,16 @@ static void test_deferred(void **state)
 	qmp_conn_feed(conn, "{\"execute\":\"qmp_capabilities\"}", 30);
 	drop_output(conn);
 	expect(conn, "info later", NULL);
-	qmp_request_complete(deferred, json_object_new_string("now\n"), NULL);
+	qmp_buf_printf(&text, "now\n\nthen");
+	qmp_request_complete(deferred, qmp_human_text(&text), NULL);
 	out = qmp_conn_take_output(conn, &len);
 	assert_non_null(out);
-	assert_memory_equal(out, "{\"return\": \"now\\n\"}\r\n", len);
+	assert_memory_equal(out, "{\"return\": \"now\\r\\n\\r\\nthen\"}\r\n", len);
 	free(out);
+	/* what is not whole is no text */
+	text.failed = true;
+	assert_null(qmp_human_text(&text));
+	qmp_buf_free(&text);
 	qmp_conn_free(conn);
 }
 
