@@ -155,6 +155,8 @@ static int update_ring(struct vu_session *s, uint32_t index)
 
 	if (vq_started(&ring->vq) || !ring->enabled || !ring->kick_set || !ring->addr_set)
 		return 0;
+	if (s->memory.mem.n == 0)
+		return vu_fail(s, "the front end shares no guest memory (share=on is missing)");
 	if (vq_start(&ring->vq, &s->memory.mem) < 0)
 		return vu_fail(s, "vring has a bad size, or lies outside of guest memory");
 	/* A driver that starts afresh lays the ring out anew; rings that run are of that start. */

@@ -6,7 +6,7 @@
  * A client's record is clean from when its last answer is written until its socket is read again.
  * A command that is still in the socket when a worker dies is found there by the next.
  */
-#include "monitor.h"
+#include "common/monitor.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 struct monitor_client {
 	struct monitor_client *next;
 	struct monitor *monitor;
-	struct channel_client name;
+	struct monitor_name name;
 	uv_pipe_t pipe;
 	struct qmp_conn *conn;
 	uv_write_t write;
@@ -29,7 +29,7 @@ struct monitor_client {
 
 static void flush_all(struct monitor *m);
 
-static struct block_client *record_of(const struct monitor_client *c)
+static struct monitor_record *record_of(const struct monitor_client *c)
 {
 	return &c->monitor->records[c->name.id];
 }
@@ -191,9 +191,9 @@ static void flush_all(struct monitor *m)
 	}
 }
 
-void monitor_add_client(struct monitor *m, const struct channel_client *client, int fd)
+void monitor_add_client(struct monitor *m, const struct monitor_name *client, int fd)
 {
-	struct block_client *record = &m->records[client->id];
+	struct monitor_record *record = &m->records[client->id];
 	bool known = record->serial == client->serial, clean = record->clean;
 	struct monitor_client *c = NULL;
 
@@ -228,7 +228,7 @@ void monitor_add_client(struct monitor *m, const struct channel_client *client, 
 }
 
 void monitor_start(struct monitor *m, uv_loop_t *loop, const struct qmp_schema *schema,
-		   struct block_client *records, const struct monitor_ops *ops, void *opaque)
+		   struct monitor_record *records, const struct monitor_ops *ops, void *opaque)
 {
 	const struct qmp_version version = {AEROSTAT_VERSION_MAJOR, AEROSTAT_VERSION_MINOR,
 					    AEROSTAT_VERSION_MICRO, "aerostat " AEROSTAT_VERSION};

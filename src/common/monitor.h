@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The monitor's clients; what they may say stands in commands.c. The parent accepts them, and keeps
- * them when a worker dies. A record in the block says of each whether the next worker can go on
- * with it: that is so while no command is half read or deferred and no answer half sent.
+ * The clients of a program's monitor, over libuv; what they may say stands in the program's schema.
+ *
+ * The device's parent accepts them, and keeps them when a worker dies. A record that survives it
+ * says of each whether the next worker can go on with it: that is so while no command is half read
+ * or deferred and no answer half sent. Other programs keep the records to themselves.
  */
-#ifndef VUB_MONITOR_H
-#define VUB_MONITOR_H
+#ifndef COMMON_MONITOR_H
+#define COMMON_MONITOR_H
 
 #include <uv.h>
 
 #include "base/instant.h"
-#include "block.h"
-#include "channel.h"
+#include "common/monitor_record.h"
 #include "qmp/server.h"
 
 struct monitor_client;
@@ -20,13 +21,13 @@ struct monitor_ops {
 	/* What clients have caused is about to be told to them: it must hold. */
 	void (*telling)(void *opaque);
 	/* A client is gone. */
-	void (*gone)(void *opaque, const struct channel_client *client);
+	void (*gone)(void *opaque, const struct monitor_name *client);
 };
 
 struct monitor {
 	uv_loop_t *loop;
 	struct qmp_server qmp;
-	struct block_client *records; /* CHANNEL_CLIENT_COUNT, by id */
+	struct monitor_record *records; /* by id */
 	const struct monitor_ops *ops;
 	void *opaque;
 	int busy;                       /* depth of calls into the engine */
@@ -35,13 +36,13 @@ struct monitor {
 
 /* opaque is for the commands' handlers and for ops. */
 void monitor_start(struct monitor *m, uv_loop_t *loop, const struct qmp_schema *schema,
-		   struct block_client *records, const struct monitor_ops *ops, void *opaque);
+		   struct monitor_record *records, const struct monitor_ops *ops, void *opaque);
 
 /*
- * A client of the parent's: greeted, or gone on with if its record is of this very client. One that
- * was in the middle of something sees its end. Takes fd over.
+ * A client that was accepted: greeted, or gone on with if its record is of this very client. One
+ * that was in the middle of something sees its end. Takes fd over.
  */
-void monitor_add_client(struct monitor *m, const struct channel_client *client, int fd);
+void monitor_add_client(struct monitor *m, const struct monitor_name *client, int fd);
 
 /* Ends all connections; or gives those up that another worker can go on with, without a word. */
 void monitor_stop(struct monitor *m);

@@ -19,6 +19,7 @@
 
 #include "balloon/balloon.h"
 #include "channel.h"
+#include "common/monitor_record.h"
 #include "hintfile.h"
 #include "policy/health.h"
 #include "settings.h"
@@ -60,13 +61,6 @@ struct block_cold {
 	bool guest_size_pending;
 };
 
-/* A monitor client, by its id. */
-struct block_client {
-	uint32_t serial; /* 0: none */
-	bool negotiated;
-	bool clean; /* it will not notice when another worker goes on with it */
-};
-
 /* What a worker is doing, so that it can be told what it died of. */
 enum block_work {
 	BLOCK_IDLE,
@@ -93,7 +87,7 @@ struct block {
 	struct block_busy busy;
 	struct block_busy blamed; /* what the last worker that died by a fault was doing */
 	uint32_t deaths;          /* so many in turn died doing just that */
-	struct block_client client[CHANNEL_CLIENT_COUNT];
+	struct monitor_record client[CHANNEL_CLIENT_COUNT];
 
 	struct block_hot hot[2];
 	struct block_cold cold[2];

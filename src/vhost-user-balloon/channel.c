@@ -18,7 +18,7 @@ struct row {
 static const struct row rows[] = {
 	[CHANNEL_START] = {sizeof(struct channel_start), CHANNEL_PARENT, 0},
 	[CHANNEL_SLOTS] = {sizeof(struct channel_slots), CHANNEL_PARENT, CHANNEL_FDS_MAX},
-	[CHANNEL_CLIENT] = {sizeof(struct channel_client), CHANNEL_PARENT, 1},
+	[CHANNEL_CLIENT] = {sizeof(struct monitor_name), CHANNEL_PARENT, 1},
 	[CHANNEL_GO] = {0, CHANNEL_PARENT, 0},
 	[CHANNEL_EVENT] = {sizeof(struct channel_event), CHANNEL_PARENT, VU_FDS_MAX},
 	[CHANNEL_LEAVE] = {0, CHANNEL_PARENT, 0},
@@ -26,7 +26,7 @@ static const struct row rows[] = {
 	[CHANNEL_READY] = {sizeof(struct channel_report), CHANNEL_WORKER, 0},
 	[CHANNEL_DONE] = {sizeof(struct channel_report), CHANNEL_WORKER, 0},
 	[CHANNEL_STATE] = {sizeof(struct channel_report), CHANNEL_WORKER, 0},
-	[CHANNEL_CLIENT_GONE] = {sizeof(struct channel_client), CHANNEL_WORKER, 0},
+	[CHANNEL_CLIENT_GONE] = {sizeof(struct monitor_name), CHANNEL_WORKER, 0},
 	[CHANNEL_SETTINGS] = {sizeof(struct settings), CHANNEL_WORKER, 0},
 	[CHANNEL_QUIT] = {0, CHANNEL_WORKER, 0},
 };

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/monitor_record.h"
 #include "settings.h"
 #include "vhost_user/protocol.h"
 
@@ -65,11 +66,6 @@ struct channel_slots {
 	uint8_t slot[CHANNEL_FDS_MAX];
 };
 
-struct channel_client {
-	uint32_t id;     /* below CHANNEL_CLIENT_COUNT */
-	uint32_t serial; /* no two clients have the same */
-};
-
 enum channel_event_kind {
 	CHANNEL_BEGIN,   /* a front end has connected */
 	CHANNEL_HEADER,  /* the header of a message whose payload is not there yet: may it come? */
@@ -103,7 +99,7 @@ struct channel_message {
 	union {
 		struct channel_start start;
 		struct channel_slots slots;
-		struct channel_client client;
+		struct monitor_name client;
 		struct channel_event event;
 		struct channel_report report;
 		struct settings settings;

@@ -36,10 +36,11 @@ static const struct qmp_type stats_set = QMP_OBJECT(
 	STAT("stat-async-reclaims", "memory reclaimed in the background"),
 	STAT("stat-direct-reclaims", "memory reclaimed by allocations"));
 
-static const struct qmp_type guest_stats = QMP_OBJECT(
+static const struct qmp_type stats_event = QMP_OBJECT(
 	QMP_MEMBER("stats", &stats_set, "those that the guest has sent; counts since its boot"),
-	QMP_MEMBER("last-update", &qmp_int, "seconds since the epoch; 0: never"),
-	QMP_OPTIONAL("age-ms", &qmp_size, "milliseconds since they came"));
+	QMP_MEMBER("last-update", &qmp_int, "seconds since the epoch"),
+	QMP_OPTIONAL("age-ms", &qmp_size, "milliseconds since they came"),
+	QMP_OPTIONAL("actual", &qmp_size, "bytes that the guest keeps, as in query-balloon"));
 
 static const struct qmp_type names = QMP_ARRAY(&qmp_str);
 
@@ -131,6 +132,9 @@ static const struct qmp_type device_info = QMP_OBJECT(
 	QMP_MEMBER("actual", &qmp_size, "bytes the driver says are in it"),
 	QMP_MEMBER("held", &qmp_size, "bytes in it by the device's own count"),
 	QMP_MEMBER("resident", &qmp_size, "bytes of host memory behind the guest's now"),
+	QMP_OPTIONAL(
+		"memory", &qmp_size,
+		"bytes of the guest's memory, the balloon included; absent: no driver is at work"),
 	QMP_MEMBER("features-offered", &names, "what the driver may choose from"),
 	QMP_MEMBER("features-negotiated", &names, "what it has chosen"),
 	QMP_MEMBER("queues", &queue_infos, "the queues that are served now"),
@@ -228,7 +232,7 @@ static const struct qmp_event events[] = {
 				  .data = &balloon_info,
 				  .doc = "The guest's memory has changed; at most once a second."},
 	[EVENT_BALLOON] = {.name = "BALLOON",
-			   .data = &guest_stats,
+			   .data = &stats_event,
 			   .doc = "Fresh statistics have come."},
 	[EVENT_VMM_CONNECTED] = {.name = "VMM_CONNECTED", .doc = "A VMM has connected."},
 	[EVENT_VMM_DISCONNECTED] = {.name = "VMM_DISCONNECTED",

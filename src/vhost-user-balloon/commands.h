@@ -24,8 +24,12 @@ enum monitor_event {
 /* Handlers find their struct server as the request's opaque. */
 extern const struct qmp_schema monitor_schema;
 
-/* The data of guest-stats and of the event BALLOON. */
+/* The data of guest-stats. */
 struct json_object *commands_stats(const struct balloon_stats *stats, struct instant now);
+
+/* The data of BALLOON: the same, and what the guest keeps; UINT64_MAX: nobody knows. */
+struct json_object *commands_stats_event(const struct balloon_stats *stats, uint64_t guest_bytes,
+					 struct instant now);
 
 /* The data of GUEST_PRESSURE, GUEST_HEALTH_CHANGE, FREE_PAGE_HINT and DEVICE_RESTARTED. */
 struct json_object *commands_pressure_event(const struct balloon *b);

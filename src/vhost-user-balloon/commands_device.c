@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "common/clock.h"
 #include "commands_parts.h"
+#include "common/clock.h"
 
 static const char *const queue_names[] = {
 	[VIRTIO_BALLOON_VQ_INFLATE] = "inflate",     [VIRTIO_BALLOON_VQ_DEFLATE] = "deflate",
@@ -189,6 +189,8 @@ enum qmp_outcome command_query_balloon_device(struct qmp_request *req, struct js
 	(void)args;
 	(void)err;
 	*result = json_object_new_object();
+	if (balloon_driver_active(b))
+		commands_add_u64(result, "memory", guest_mem_total(b->mem));
 	commands_add_u64(result, "target", (uint64_t)st->num_pages << VIRTIO_BALLOON_PFN_SHIFT);
 	commands_add_u64(result, "actual", balloon_actual_bytes(b, UINT64_MAX));
 	commands_add_u64(result, "held", balloon_held_bytes(b));

@@ -2,8 +2,8 @@
 /* The commands that QEMU has too, with its names, arguments, replies and words for errors. */
 #include <string.h>
 
-#include "common/clock.h"
 #include "commands_parts.h"
+#include "common/clock.h"
 
 const char *commands_status(const struct server *s)
 {

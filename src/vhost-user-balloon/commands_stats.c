@@ -4,29 +4,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "common/clock.h"
 #include "commands_parts.h"
-
-static const char *const stat_names[] = {
-	[VIRTIO_BALLOON_S_SWAP_IN] = "stat-swap-in",
-	[VIRTIO_BALLOON_S_SWAP_OUT] = "stat-swap-out",
-	[VIRTIO_BALLOON_S_MAJFLT] = "stat-major-faults",
-	[VIRTIO_BALLOON_S_MINFLT] = "stat-minor-faults",
-	[VIRTIO_BALLOON_S_MEMFREE] = "stat-free-memory",
-	[VIRTIO_BALLOON_S_MEMTOT] = "stat-total-memory",
-	[VIRTIO_BALLOON_S_AVAIL] = "stat-available-memory",
-	[VIRTIO_BALLOON_S_CACHES] = "stat-disk-caches",
-	[VIRTIO_BALLOON_S_HTLB_PGALLOC] = "stat-htlb-pgalloc",
-	[VIRTIO_BALLOON_S_HTLB_PGFAIL] = "stat-htlb-pgfail",
-	[VIRTIO_BALLOON_S_OOM_KILL] = "stat-oom-kills",
-	[VIRTIO_BALLOON_S_ALLOC_STALL] = "stat-alloc-stalls",
-	[VIRTIO_BALLOON_S_SCAN_ASYNC] = "stat-async-scans",
-	[VIRTIO_BALLOON_S_SCAN_DIRECT] = "stat-direct-scans",
-	[VIRTIO_BALLOON_S_RECLAIM_ASYNC] = "stat-async-reclaims",
-	[VIRTIO_BALLOON_S_RECLAIM_DIRECT] = "stat-direct-reclaims",
-};
-static_assert(sizeof(stat_names) / sizeof(stat_names[0]) == VIRTIO_BALLOON_S_NR,
-	      "a name for every statistic");
+#include "common/clock.h"
+#include "common/stat_name.h"
 
 struct json_object *commands_stats(const struct balloon_stats *stats, struct instant now)
 {
@@ -34,13 +14,23 @@ struct json_object *commands_stats(const struct balloon_stats *stats, struct ins
 
 	for (uint32_t i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
 		if (stats->set >> i & 1)
-			commands_add_u64(&set, stat_names[i], stats->value[i]);
+			commands_add_u64(&set, stat_name(i), stats->value[i]);
 	}
 	qmp_obj_add(&out, "stats", set);
 	qmp_obj_add(&out, "last-update",
 		    json_object_new_int64(stats->ever ? stats->arrived.wall_us / 1000000 : 0));
 	if (stats->ever)
 		commands_add_u64(&out, "age-ms", instant_age_ms(now, stats->arrived));
+	return out;
+}
+
+struct json_object *commands_stats_event(const struct balloon_stats *stats, uint64_t guest_bytes,
+					 struct instant now)
+{
+	struct json_object *out = commands_stats(stats, now);
+
+	if (guest_bytes != UINT64_MAX)
+		commands_add_u64(&out, "actual", guest_bytes);
 	return out;
 }
 
@@ -51,7 +41,7 @@ void commands_stats_text(const struct balloon_stats *stats, struct instant now,
 		return;
 	for (uint32_t i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
 		if (stats->set >> i & 1)
-			qmp_buf_printf(text, " %s=%" PRIu64, stat_names[i] + strlen("stat-"),
+			qmp_buf_printf(text, " %s=%" PRIu64, stat_name(i) + strlen("stat-"),
 				       stats->value[i]);
 	}
 	qmp_buf_printf(text, " age=%" PRIu64, instant_age_ms(now, stats->arrived));

@@ -116,7 +116,7 @@ static void drop_client(struct guard_client *c)
 
 static void on_worker_says(struct guard *g, const struct channel_message *m)
 {
-	const struct channel_client *gone = &m->u.client;
+	const struct monitor_name *gone = &m->u.client;
 
 	switch (m->type) {
 	case CHANNEL_READY:

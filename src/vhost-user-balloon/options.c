@@ -44,6 +44,7 @@ static const char doc[] =
 
 enum option_key {
 	KEY_SOCKET_PATH = 0x100,
+	KEY_SOCKET_GROUP,
 	KEY_FD,
 	KEY_QMP,
 	KEY_QMP_GROUP,
@@ -65,6 +66,8 @@ enum option_key {
 
 static const struct argp_option argp_options[] = {
 	{"socket-path", KEY_SOCKET_PATH, "PATH", 0, "Listen for the VMM on this Unix socket", 1},
+	{"socket-group", KEY_SOCKET_GROUP, "GROUP", 0,
+	 "A VMM of this group may connect too (default: only of the owner of the process)", 1},
 	{"fd", KEY_FD, "N", 0, "Use this open socket instead: a listening or a connected one", 1},
 	{"qmp", KEY_QMP, "PATH", 0, "Offer the monitor on this Unix socket", 2},
 	{"qmp-group", KEY_QMP_GROUP, "GROUP", 0,
@@ -106,7 +109,7 @@ static const struct argp_option argp_options[] = {
 struct parse {
 	struct options *options;
 	const char *program;
-	const char *qmp_group;
+	const char *socket_group, *qmp_group;
 	bool reported;
 };
 
@@ -297,12 +300,14 @@ static error_t parse_list(struct parse *p, const char *arg,
 	return r;
 }
 
-/* By name, or by number if there is no such name. */
-static error_t find_group(struct parse *p, const char *name, gid_t *gid)
+/* By name, or by number if there is no such name. NULL: none was given. */
+static error_t find_group(struct parse *p, const char *option, const char *name, gid_t *gid)
 {
 	const struct group *group;
 	uint32_t number;
 
+	if (!name)
+		return 0;
 	errno = 0;
 	group = getgrnam(name);
 	if (group) {
@@ -310,11 +315,27 @@ static error_t find_group(struct parse *p, const char *name, gid_t *gid)
 		return 0;
 	}
 	if (!isdigit((unsigned char)name[0]))
-		return complain(p, "--qmp-group: there is no group '%s'", name);
-	if (parse_u32(p, "--qmp-group", "number of a group", name, &number) != 0)
+		return complain(p, "%s: there is no group '%s'", option, name);
+	if (parse_u32(p, option, "number of a group", name, &number) != 0)
 		return EINVAL;
 	*gid = (gid_t)number;
-	return *gid == OPTIONS_NO_GROUP ? complain(p, "--qmp-group: '%s' is no group", name) : 0;
+	return *gid == OPTIONS_NO_GROUP ? complain(p, "%s: '%s' is no group", option, name) : 0;
+}
+
+static error_t find_groups(struct parse *p)
+{
+	struct options *o = p->options;
+
+	if (p->socket_group && !o->socket_path)
+		return complain(p, "--socket-group takes --socket-path");
+	if (p->qmp_group && !o->qmp_path)
+		return complain(p, "--qmp-group takes --qmp");
+	/* The parent has made the sockets, and a worker may not be able to read the list. */
+	if (o->worker_fd >= 0)
+		return 0;
+	if (find_group(p, "--socket-group", p->socket_group, &o->socket_group) != 0)
+		return EINVAL;
+	return find_group(p, "--qmp-group", p->qmp_group, &o->qmp_group);
 }
 
 /* What can only be said when all options are known. */
@@ -331,12 +352,7 @@ static error_t check_all(struct parse *p)
 		o->features &= ~(1ULL << VIRTIO_BALLOON_F_STATS_PUSH);
 	if (o->push_interval_ms && !(o->features >> VIRTIO_BALLOON_F_STATS_PUSH & 1))
 		return complain(p, "--stats-push-interval takes --features=stats-push");
-	if (p->qmp_group && !o->qmp_path)
-		return complain(p, "--qmp-group takes --qmp");
-	/* The parent has made the socket, and a worker may not be able to read the list. */
-	if (p->qmp_group && o->worker_fd < 0)
-		return find_group(p, p->qmp_group, &o->qmp_group);
-	return 0;
+	return find_groups(p);
 }
 
 static const struct argp argp;
@@ -349,6 +365,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case KEY_SOCKET_PATH:
 		return parse_path(p, "--socket-path", arg, &o->socket_path);
+	case KEY_SOCKET_GROUP:
+		p->socket_group = arg;
+		return 0;
 	case KEY_FD:
 		return parse_fd(p, "--fd", arg, &o->fd);
 	case KEY_QMP:
@@ -417,6 +436,7 @@ int options_parse(int argc, char **argv, struct options *options)
 
 	*options = (struct options){
 		.fd = -1,
+		.socket_group = OPTIONS_NO_GROUP,
 		.qmp_group = OPTIONS_NO_GROUP,
 		.policy = {.on_pressure = BALLOON_PRESSURE_REPORT,
 			   .step_pages = {[VIRTIO_BALLOON_PRESSURE_UNSPECIFIED] = MIB_PAGES(64),

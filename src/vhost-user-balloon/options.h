@@ -14,6 +14,7 @@
 struct options {
 	const char *socket_path; /* or NULL */
 	int fd;                  /* listening or connected vhost-user socket; -1: none */
+	gid_t socket_group;      /* may connect as a front end too, mode 0660; as qmp_group */
 	const char *qmp_path;    /* or NULL: no monitor */
 	gid_t qmp_group;         /* may use the monitor too, mode 0660; OPTIONS_NO_GROUP: mode 0600.
 				    A worker's is always that: the socket is its parent's. */

@@ -41,7 +41,7 @@ static void take_slots(struct parent_beginning *b, const struct channel_slots *s
 	}
 }
 
-static int take_client(struct parent_beginning *b, const struct channel_client *client, int fd)
+static int take_client(struct parent_beginning *b, const struct monitor_name *client, int fd)
 {
 	if (b->n_clients == CHANNEL_CLIENT_COUNT) {
 		close(fd);
@@ -278,7 +278,7 @@ void parent_tell_settings(struct parent *p, const struct settings *settings)
 	speak(p);
 }
 
-void parent_tell_gone(struct parent *p, const struct channel_client *client)
+void parent_tell_gone(struct parent *p, const struct monitor_name *client)
 {
 	p->gone_due |= 1U << client->id;
 	p->gone_serial[client->id] = client->serial;

@@ -23,7 +23,7 @@ struct parent_ops {
 	/* Where the worker stands, without an event. */
 	void (*state)(void *opaque, struct channel_report *report);
 	/* A monitor client; fd is the callee's. */
-	void (*client)(void *opaque, const struct channel_client *client, int fd);
+	void (*client)(void *opaque, const struct monitor_name *client, int fd);
 	/* Another worker takes over: end what is in hand. */
 	void (*leave)(void *opaque);
 	/* The program ends; also when the parent is gone. */
@@ -53,7 +53,7 @@ struct parent_beginning {
 	struct channel_start start;
 	uint64_t slots[CHANNEL_SLOT_COUNT / 64]; /* bit n of word m: slot 64 * m + n is there */
 	uint32_t n_clients;
-	struct channel_client client[CHANNEL_CLIENT_COUNT];
+	struct monitor_name client[CHANNEL_CLIENT_COUNT];
 	int client_fd[CHANNEL_CLIENT_COUNT];
 };
 
@@ -77,7 +77,7 @@ void parent_stop(struct parent *p);
  */
 void parent_tell_state(struct parent *p);
 void parent_tell_settings(struct parent *p, const struct settings *settings);
-void parent_tell_gone(struct parent *p, const struct channel_client *client);
+void parent_tell_gone(struct parent *p, const struct monitor_name *client);
 void parent_tell_quit(struct parent *p);
 
 #endif

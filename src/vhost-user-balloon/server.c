@@ -171,6 +171,7 @@ static void on_balloon_event(void *opaque, enum balloon_event event)
 {
 	struct server *s = opaque;
 	struct instant now = clock_now();
+	uint64_t bytes = UINT64_MAX;
 
 	s->dirty = true;
 	switch (event) {
@@ -187,8 +188,9 @@ static void on_balloon_event(void *opaque, enum balloon_event event)
 		break;
 	case BALLOON_EVENT_STATS:
 	default:
-		monitor_event(&s->monitor, EVENT_BALLOON, commands_stats(&s->balloon.st.stats, now),
-			      now);
+		(void)server_guest_size(s, &bytes);
+		monitor_event(&s->monitor, EVENT_BALLOON,
+			      commands_stats_event(&s->balloon.st.stats, bytes, now), now);
 		end_waiters(s, true, now.mono_ms);
 		break;
 	}
@@ -313,7 +315,7 @@ static void on_telling(void *opaque)
 	save_commit(s);
 }
 
-static void on_client_gone(void *opaque, const struct channel_client *client)
+static void on_client_gone(void *opaque, const struct monitor_name *client)
 {
 	struct server *s = opaque;
 
@@ -401,7 +403,7 @@ static void on_event(void *opaque, const struct channel_event *event, struct cha
 	on_state(s, report);
 }
 
-static void on_client(void *opaque, const struct channel_client *client, int fd)
+static void on_client(void *opaque, const struct monitor_name *client, int fd)
 {
 	struct server *s = opaque;
 

@@ -11,7 +11,7 @@
 #include "block.h"
 #include "control.h"
 #include "frontend.h"
-#include "monitor.h"
+#include "common/monitor.h"
 #include "options.h"
 #include "parent.h"
 #include "settings.h"

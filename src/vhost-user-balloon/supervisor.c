@@ -141,7 +141,7 @@ static int open_sockets(struct supervisor *s)
 	int fd = o->fd, r;
 
 	if (o->socket_path)
-		fd = listen_on("--socket-path", o->socket_path, OPTIONS_NO_GROUP);
+		fd = listen_on("--socket-path", o->socket_path, o->socket_group);
 	if (fd < 0)
 		return fd;
 	r = vmm_serve(&s->vmm, fd);

@@ -47,6 +47,7 @@ def test_inflate_and_deflate(device: Device, monitor: Client, kind: dict[str, bo
     seen = monitor.device()
     assert seen["held"] == seen["actual"] == seen["freed"] == 600 * PAGE
     assert seen["resident"] == guest.mem.resident()
+    assert seen["memory"] == guest.mem.size()
     assert errors(monitor) == 0 and not any(queue["broken"] for queue in seen["queues"])
 
     guest.deflate(pages[:250])

@@ -46,6 +46,7 @@ def test_an_event_for_each_arrival(spawn: Spawn) -> None:
         event = monitor.event("BALLOON")
         assert event["stats"] == {"stat-free-memory": value}
         assert 0 <= event["age-ms"] < 5000
+        assert event["actual"] == guest.mem.size()
 
 
 def test_on_returns_the_buffer_that_was_held(spawn: Spawn) -> None:

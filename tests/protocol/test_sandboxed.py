@@ -289,12 +289,11 @@ def test_who_can_connect(spawn: Spawn) -> None:
         return done.returncode == 0
 
     closed, shared = spawn(), spawn(f"--qmp-group={group}")
-    for device in (closed, shared):
+    served = spawn(f"--socket-group={group}")
+    for device in (closed, shared, served):
         os.chmod(device.dir, 0o711)
-        assert not can(device.sock) and not can(device.sock, group)
-        assert not can(device.mon)
-    assert not can(closed.mon, group)
-    assert can(shared.mon, group)
+        assert not can(device.sock) and can(device.sock, group) == (device is served)
+        assert not can(device.mon) and can(device.mon, group) == (device is shared)
 
 
 @pytest.mark.parametrize("group", ["no-such-group-here", "", "-1", "4294967295", "4294967296", "1x",

@@ -13,6 +13,7 @@
 #include "../../src/vhost-user-balloon/commands.h"
 #include "../../src/vhost-user-balloon/server.h"
 #include "common/clock.h"
+#include "qmp/human.h"
 #include "qmp/server.h"
 
 #define V1      BIT(VIRTIO_F_VERSION_1)
@@ -215,15 +216,21 @@ static void expect_number(struct json_object *obj, const char *path, uint64_t va
 	expect(obj, path, text);
 }
 
+/* Runs a line of the human monitor; every "\n" of @expected is "\r\n" on the wire. */
 static void human(const char *line, const char *expected)
 {
 	char arguments[128];
-	struct json_object *text;
+	struct json_object *text, *wanted;
+	struct qmp_buf lines = {0};
 
 	snprintf(arguments, sizeof(arguments), "\"command-line\": \"%s\"", line);
 	text = ask("human-monitor-command", arguments);
-	assert_string_equal(json_object_get_string(text), expected);
+	qmp_buf_printf(&lines, "%s", expected);
+	wanted = qmp_human_text(&lines);
+	assert_string_equal(json_object_get_string(text), json_object_get_string(wanted));
 	json_object_put(text);
+	json_object_put(wanted);
+	qmp_buf_free(&lines);
 }
 
 /* --- set up --- */

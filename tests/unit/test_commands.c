@@ -51,7 +51,8 @@ static void event_data(void **state)
 		check_event(EVENT_GUEST_PRESSURE, commands_pressure_event(b));
 	}
 	check_event(EVENT_DEVICE_RESTARTED, commands_restarted("killed by signal 9", 7));
-	check_event(EVENT_BALLOON, commands_stats(&b->st.stats, test_at(5)));
+	check_event(EVENT_BALLOON, commands_stats_event(&b->st.stats, UINT64_MAX, test_at(5)));
+	check_event(EVENT_BALLOON, commands_stats_event(&b->st.stats, 1U << 20, test_at(5)));
 }
 
 static void nobody_there(void **state)
@@ -62,6 +63,7 @@ static void nobody_there(void **state)
 	r = ask("query-balloon-device", "");
 	expect(r, "target", "0");
 	expect(r, "resident", "12345");
+	expect(r, "memory", "(none)");
 	expect(r, "discard-failures", "3");
 	expect(r, "queues", "[]");
 	expect(r, "inhibitors", "[]");
@@ -349,7 +351,7 @@ static void statistics(void **state)
 	json_object_put(r);
 	/* all of them have a name that the schema knows */
 	stats->set = (1U << VIRTIO_BALLOON_S_NR) - 1;
-	check_event(EVENT_BALLOON, commands_stats(stats, clock_now()));
+	check_event(EVENT_BALLOON, commands_stats_event(stats, 1U << 20, clock_now()));
 	stats_error = -ENOTSUP;
 	refused("refresh-balloon-stats", "", GENERIC, "the guest's driver has no statistics");
 	stats_error = 0;
@@ -372,8 +374,8 @@ static void info_balloon(void **state)
 		waiter->done(waiter, fresh);
 		r = reply();
 		expect(r, "return",
-		       fresh ? "\"balloon: actual=64\\n\""
-			     : "\"balloon: actual=64 (the guest does not answer)\\n\"");
+		       fresh ? "\"balloon: actual=64\\r\\n\""
+			     : "\"balloon: actual=64 (the guest does not answer)\\r\\n\"");
 		json_object_put(r);
 	}
 }

@@ -213,6 +213,13 @@ static void groups(void **state)
 			       sizeof(said)),
 			 0);
 	assert_true(o.qmp_group == OPTIONS_NO_GROUP);
+	assert_int_equal(parse("--socket-path=/x --socket-group=4242", &o, said, sizeof(said)), 0);
+	assert_int_equal(o.socket_group, 4242);
+	assert_true(o.qmp_group == OPTIONS_NO_GROUP);
+	assert_int_equal(parse("--worker=5 --socket-path=/x --socket-group=no-such-group", &o, said,
+			       sizeof(said)),
+			 0);
+	assert_true(o.socket_group == OPTIONS_NO_GROUP);
 }
 
 static void factors(void **state)
@@ -320,6 +327,8 @@ static void bad_lines(void **state)
 		{"--fd=3 --sandbox=maybe", "'maybe'"},
 		{"--fd=3 --state-dir=", "empty"},
 		{"--fd=3 --qmp-group=root", "--qmp"},
+		{"--fd=3 --socket-group=root", "--socket-group takes --socket-path"},
+		{"--socket-path=/x --socket-group=no-such-group", "'no-such-group'"},
 		{"--fd=3 --qmp=/y --qmp-group=no-such-group", "'no-such-group'"},
 		{"--fd=3 --qmp=/y --qmp-group=", "''"},
 		{"--fd=3 --qmp=/y --qmp-group=4294967295", "'4294967295'"},
