@@ -315,6 +315,11 @@ bool vb_pages_close(struct vb *vb);
 void vb_pages_cut(struct vb *vb);
 /* The device is reset, and the queues gone: gives back whatever is left. */
 void vb_pages_drop(struct vb *vb);
+/*
+ * The system is out of memory: if the host is giving way, waits a moment for what comes.  Returns
+ * how many of the system's pages did.
+ */
+unsigned long vb_pages_coming(struct vb *vb);
 /* The system is out of memory: returns how many of its pages it got back. */
 unsigned long vb_pages_oom(struct vb *vb);
 

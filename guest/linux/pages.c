@@ -21,6 +21,7 @@
 #define VB_BACKOFF_MIN_MS 200
 #define VB_BACKOFF_MAX_MS 10000
 #define VB_OOM_WAIT_MS    500
+#define VB_OOM_COMING_MS  200
 /* Emptying the balloon takes no longer: a reset does it too. */
 #define VB_CLOSE_MS 60000
 /* OOMs within this time are one shortage: each gets twice what the last one got. */
@@ -397,6 +398,8 @@ static void size_work(struct work_struct *work)
 	if (drain(vb) && !vb_pressure_unanswered(vb))
 		write_actual(vb);
 	WRITE_ONCE(p->worker, NULL);
+	/* Who waits for what is coming looks whether it still is. */
+	wake_up_all(&p->released_wait);
 
 	if (distance(p) <= 0)
 		p->backoff_ms = 0;
@@ -464,6 +467,33 @@ static void oom_deflate(struct vb *vb)
 static u64 released(struct vb_pages *p)
 {
 	return READ_ONCE(p->released[VB_FOR_TARGET]) + READ_ONCE(p->released[VB_FOR_OOM]);
+}
+
+/*
+ * Is the host giving way?  It has been told of pressure and has not answered, or what it answered
+ * has not been read yet, or not all is here that it has granted.
+ */
+static bool is_coming(struct vb *vb)
+{
+	struct vb_pages *p = &vb->pages;
+	unsigned int held = READ_ONCE(p->held);
+
+	if (!held)
+		return false;
+	if (READ_ONCE(p->target) < held || vb_pressure_unanswered(vb))
+		return true;
+	return READ_ONCE(vb->pressure.level) && test_bit(VB_TARGET_STALE, &p->flags);
+}
+
+unsigned long vb_pages_coming(struct vb *vb)
+{
+	struct vb_pages *p = &vb->pages;
+	u64 before = released(p);
+
+	if (is_coming(vb))
+		wait_event_idle_timeout(p->released_wait, released(p) != before || !is_coming(vb),
+					msecs_to_jiffies(VB_OOM_COMING_MS));
+	return (released(p) - before) / VB_PER_PAGE;
 }
 
 unsigned long vb_pages_oom(struct vb *vb)

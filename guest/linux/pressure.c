@@ -4,11 +4,12 @@
  *
  * It is first seen where memory is reclaimed: the kernel asks every shrinker what it has, in kswapd
  * as soon as free memory falls under the low watermark (low), and in the task that has to reclaim
- * for itself because kswapd is too slow (medium).  An OOM notifier knows of the worst (critical).
- * While there is pressure, and only then, a work item looks at the kernel's counters: allocations
- * that stalled are medium; and the share of scanned pages that could not be reclaimed is judged as
- * the kernel's own vmpressure does (60 % medium, 95 % critical, over at least 512 pages), which is
- * not exported.  When nothing was seen for VB_RELIEF_MS the host is told that it is over.
+ * for itself because kswapd is too slow (medium).  An OOM notifier knows of the worst (critical),
+ * which is not said while the host is giving way.  While there is pressure, and only then, a work
+ * item looks at the kernel's counters: allocations that stalled are medium; and the share of
+ * scanned pages that could not be reclaimed is judged as the kernel's own vmpressure does (60 %
+ * medium, 95 % critical, over at least 512 pages), which is not exported.  When nothing was seen
+ * for VB_RELIEF_MS the host is told that it is over.
  *
  * From the moment pressure is noticed inflation rests until the host has returned the message:
  * then it has dealt with it, and num_pages says what it wants now.  One message is out at a time;

@@ -2,11 +2,13 @@
 /*
  * Needs memory, as a program does that nobody has asked whether there is any:
  *
- *     hog MIB [STEP-KIB [PAUSE-MS]]
+ *     hog MIB [STEP-KIB [PAUSE-MS [LOOK-MS]]]
  *
  * It touches that much in steps, with a pause after each, and then keeps it and writes to all of it
  * again and again until it gets SIGTERM, upon which it ends with 0; 1 if a page has lost what was
- * written to it. It prints lines NAME=VALUE as it comes to know them, times in microseconds:
+ * written to it. Every LOOK-MS, 1 if nothing is said, it looks at what the kernel does, which takes
+ * an emulated processor a while. It prints lines NAME=VALUE as it comes to know them, times in
+ * microseconds:
  *
  *     start-us         the monotonic clock when it began, which the next two count from
  *     reclaim-us       when the kernel was first seen to reclaim memory since then
@@ -36,13 +38,14 @@
 #define KEEP_PAUSE_MS  50
 #define VMSTAT_BYTES   16384
 #define DEFAULT_STEP   256UL /* KiB */
+#define DEFAULT_LOOK   1UL   /* ms */
 #define NOT_SEEN       UINT64_MAX
 #define WORDS_PER_PAGE (PAGE_BYTES / sizeof(uint64_t))
 
 struct hog {
 	uint64_t *memory;
 	size_t bytes, step;
-	unsigned long pause_ms;
+	unsigned long pause_ms, look_ms;
 	uint64_t start_us;
 	uint64_t round; /* what is in each page, beside its number */
 	uint64_t longest_us;
@@ -97,7 +100,7 @@ static void read_vmstat(const struct hog *hog, uint64_t *reclaim, uint64_t *ball
 	}
 }
 
-/* Looks every millisecond until both have been seen, or all is there. Who allocates sees nothing
+/* Looks again and again until both have been seen, or all is there. Who allocates sees nothing
  * while it waits for memory, so this is a process of its own, and comes before it. */
 static void watch(struct hog *hog)
 {
@@ -106,7 +109,7 @@ static void watch(struct hog *hog)
 	while (hog->relief_us == NOT_SEEN) {
 		uint64_t now;
 
-		pause_for(1);
+		pause_for(hog->look_ms);
 		read_vmstat(hog, &reclaim, &balloon);
 		now = now_us() - hog->start_us;
 		if (hog->reclaim_us == NOT_SEEN && reclaim != hog->reclaim_before) {
@@ -214,13 +217,14 @@ int main(int argc, char **argv)
 {
 	struct hog hog = {
 		.step = DEFAULT_STEP << 10,
+		.look_ms = DEFAULT_LOOK,
 		.reclaim_us = NOT_SEEN,
 		.relief_us = NOT_SEEN,
 	};
 	pid_t watcher;
 
-	if (argc < 2 || argc > 4) {
-		fprintf(stderr, "usage: hog MIB [STEP-KIB [PAUSE-MS]]\n");
+	if (argc < 2 || argc > 5) {
+		fprintf(stderr, "usage: hog MIB [STEP-KIB [PAUSE-MS [LOOK-MS]]]\n");
 		return 2;
 	}
 	hog.bytes = number(argv[1]) * MIB_BYTES;
@@ -228,6 +232,8 @@ int main(int argc, char **argv)
 		hog.step = number(argv[2]) << 10;
 	if (argc > 3)
 		hog.pause_ms = number(argv[3]);
+	if (argc > 4)
+		hog.look_ms = number(argv[4]);
 	end_on_signals();
 	hog.memory = reserve(hog.bytes);
 	hog.vmstat = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
