@@ -4,17 +4,24 @@
 
 A table goes to standard output, and build/bench.json holds the same: a list of {name, value, unit,
 spread, bar, better, holds}. The spread is the distance between the quartiles; bar and holds are
-null where nobody has set a bar. Exit status: 0 if every bar holds, 1 if not, 2 wrong usage.
+null where nobody has set a bar. Beside it bench.about.json says when, where and with what.
+Exit status: 0 if every bar holds, 1 if not, 2 wrong usage.
+
+With --peer=qemu our device takes turns with QEMU's own balloon. The figures' names then have three
+pieces, "SECTION: ROW: COLUMN", of which tables.py makes the tables of docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
+import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,12 +33,17 @@ sys.path += [str(ROOT / "bench"), str(ROOT / "tests" / "guest"), str(ROOT / "tes
 
 from balloon import ARENA, Guest as FakeGuest  # noqa: E402
 from figure import Figure, figure  # noqa: E402
-from guests import drivers, real_guest, relief  # noqa: E402
+from guests import GIB, drivers, real_guest, relief  # noqa: E402
+from peer_device import device_alone  # noqa: E402
+from peer_guest import guest_end_to_end, page_reporting  # noqa: E402
+from peer_pressure import pressure_relief  # noqa: E402
+from peer_statistics import statistics_freshness  # noqa: E402
 from vhost_user import Region  # noqa: E402
-from vmm import Device, DriverGuest  # noqa: E402
+from vmm import Device, DriverGuest, MissingPackage  # noqa: E402
 from vmm.guest import MIB  # noqa: E402
+from vmm.qemu import find_kernel, find_qemu  # noqa: E402
 
-GIB = 1024 * MIB
+Parts = dict[str, Callable[[], Iterator[Figure]]]
 SHARED = "/memfd:aerostat-"
 PAGES = GIB // 4096
 
@@ -189,40 +201,95 @@ def strace(pids: list[int], seconds: float) -> int:
     return int(found[1]) if found else 0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def own_parts(build: pathlib.Path, binary: pathlib.Path, workdir: pathlib.Path,
+              quick: bool) -> Parts:
+    """What we measure of ourselves."""
+    rounds = 3 if quick else 7
+    return {
+        "device": lambda: device_path(build, rounds),
+        "instructions": lambda: instructions(build),
+        "guest": lambda: real_guest(binary, workdir, 2 if quick else 5),
+        "drivers": lambda: drivers(binary, workdir, 2 if quick else 7),
+        "relief": lambda: relief(binary, workdir, 2 if quick else 7),
+        "process": lambda: process(binary, workdir, 10),
+        "served": lambda: served(build, binary, quick),
+        "pressure": lambda: pressure(binary, workdir, 5 if quick else 20),
+    }
+
+
+def parts_beside_qemu(binary: pathlib.Path, workdir: pathlib.Path, quick: bool) -> Parts:
+    """QEMU's own balloon and ours, in turns."""
+    rounds = 3 if quick else 7
+    return {
+        "device": lambda: device_alone(binary, workdir, rounds),
+        "guest": lambda: guest_end_to_end(binary, workdir, rounds),
+        "reporting": lambda: page_reporting(binary, workdir, rounds),
+        "statistics": lambda: statistics_freshness(binary, workdir, rounds),
+        "pressure": lambda: pressure_relief(binary, workdir, rounds),
+    }
+
+
+def about(build: pathlib.Path, peer: str) -> dict[str, str]:
+    """When, where and with what was measured."""
+    def said(*command: str | pathlib.Path) -> str:
+        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        return (run.stdout.splitlines() or [""])[0].strip()
+
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text("utf-8"))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    facts = {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{len(os.sched_getaffinity(0))} processors ({model[1] if model else '?'}), "
+                   f"{memory / GIB:.0f} GiB",
+        "host kernel": platform.release(),
+        "compiler": said("gcc", "--version"),
+        "aerostat": said("git", "describe", "--always", "--dirty") or "?",
+    }
+    if peer == "qemu":
+        facts["QEMU"] = said(*find_qemu(), "--version")
+        facts["guest kernel"] = find_kernel("7.2").release
+        facts["accelerator"] = os.environ.get("AEROSTAT_ACCEL") or "tcg"
+    return facts
+
+
+def save(path: pathlib.Path, figures: list[Figure], told: dict[str, str]) -> None:
+    rows = [dataclasses.asdict(row) | {"holds": row.holds} for row in figures]
+    for place, content in ((path, rows), (path.with_suffix(".about.json"), told)):
+        place.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def choose(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=pathlib.Path, required=True, help="release build directory")
     parser.add_argument("--json", type=pathlib.Path, help="where to write the figures too")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only",
-                        choices=["device", "instructions", "guest", "drivers", "relief", "process",
-                                 "served", "pressure"],
-                        help="one part of it")
-    args = parser.parse_args()
-    binary = args.build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
-    rounds = 3 if args.quick else 7
+    parser.add_argument("--peer", choices=["qemu"], default="", help="measure beside this device")
+    parser.add_argument("--only", metavar="PART", help="one part of it")
+    return parser.parse_args(arguments)
 
+
+def main() -> int:
+    args = choose(sys.argv[1:])
+    # As Ctrl-C: guests and devices are ended, files removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    binary = args.build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="aerostat-bench-") as name:
         workdir = pathlib.Path(name)
-        parts: dict[str, Callable[[], Iterator[Figure]]] = {
-            "device": lambda: device_path(args.build, rounds),
-            "instructions": lambda: instructions(args.build),
-            "guest": lambda: real_guest(binary, workdir, 2 if args.quick else 5),
-            "drivers": lambda: drivers(binary, workdir, 2 if args.quick else 7),
-            "relief": lambda: relief(binary, workdir, 2 if args.quick else 7),
-            "process": lambda: process(binary, workdir, 10),
-            "served": lambda: served(args.build, binary, args.quick),
-            "pressure": lambda: pressure(binary, workdir, 5 if args.quick else 20),
-        }
+        parts = (parts_beside_qemu(binary, workdir, args.quick) if args.peer else
+                 own_parts(args.build, binary, workdir, args.quick))
+        if args.only not in (None, *parts):
+            print(f"run bench: no part '{args.only}'; there are: {', '.join(parts)}",
+                  file=sys.stderr)
+            return 2
+        told = about(args.build, args.peer)
         for part, measure in parts.items():
             if args.only in (None, part):
                 for row in measure():
                     figures.append(row)
                     print(row.row(), flush=True)
-    if args.json:
-        rows = [dataclasses.asdict(row) | {"holds": row.holds} for row in figures]
-        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                if args.json:  # after each part: a run that is ended has not been for nothing
+                    save(args.json, figures, told)
     missed = [row.name for row in figures if row.holds is False]
     for row_name in missed:
         print(f"bar missed: {row_name}", file=sys.stderr)
@@ -232,5 +299,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except MissingPackage as error:
+        sys.exit(f"run bench: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
