@@ -270,12 +270,34 @@ static const struct vu_ring_ops ring_ops = {
 /* Sends the request to the front end that is due, now or when its channel has room. */
 static void on_backend_writable(void *opaque, int events);
 
+static void on_gap(uv_timer_t *timer);
+
+/*
+ * Whether the change that is due has to wait. QEMU dies of one that it reads after it has stopped
+ * the rings, and nobody can know that it is about to: so few are on their way at a time, and what
+ * changes faster than that is told once.
+ */
+static bool too_soon(struct frontend *f)
+{
+	uint64_t now = clock_now().mono_ms, due = f->told_ms + CONFIG_GAP_MS;
+	struct vu_header message;
+
+	if (!vu_session_backend_output(&f->session, &message))
+		return false;
+	if (f->told_ms && now < due) {
+		uv_timer_start(&f->gap, on_gap, due - now, 0);
+		return true;
+	}
+	f->told_ms = now;
+	return false;
+}
+
 static void push_backend(struct frontend *f)
 {
 	int r;
 
 	/* The message may bring another channel: handle_message() sees to it. */
-	if (f->receiving)
+	if (f->receiving || too_soon(f))
 		return;
 	r = vu_socket_send_backend(&f->session);
 	if (r == 1 && !f->backend)
@@ -295,6 +317,11 @@ static void on_backend_writable(void *opaque, int events)
 {
 	(void)events;
 	push_backend(opaque);
+}
+
+static void on_gap(uv_timer_t *timer)
+{
+	push_backend(timer->data);
 }
 
 void frontend_config_changed(struct frontend *f)
@@ -476,6 +503,8 @@ void frontend_start(struct frontend *f, uv_loop_t *loop, struct balloon *balloon
 	vu_session_init(&f->session, &device_ops, &ring_ops, f);
 	transfer_init(&f->transfer, loop, balloon, &transfer_ops, f);
 	turns_init(&f->turns, loop, &f->session, &turns_ops, f);
+	uv_timer_init(loop, &f->gap);
+	f->gap.data = f;
 	sigbus_frontend = f;
 	sigaction(SIGBUS, &bus, NULL);
 }

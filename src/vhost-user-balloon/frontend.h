@@ -31,8 +31,13 @@ struct frontend_ops {
 	void (*released)(void *opaque);
 };
 
+/* Between two messages that the configuration has changed, at least. */
+#define CONFIG_GAP_MS 10
+
 struct frontend {
 	uv_loop_t *loop;
+	uv_timer_t gap;   /* until the front end may be told of the next change */
+	uint64_t told_ms; /* when it was told of the last; 0: not yet */
 	struct vu_session session;
 	struct reclaim reclaim;
 	struct turns turns;
