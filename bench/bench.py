@@ -34,6 +34,7 @@ sys.path += [str(ROOT / "bench"), str(ROOT / "tests" / "guest"), str(ROOT / "tes
 from balloon import ARENA, Guest as FakeGuest  # noqa: E402
 from figure import Figure, figure  # noqa: E402
 from guests import GIB, drivers, real_guest, relief  # noqa: E402
+from manager import eight_guests, pressure_latency, thousand_endpoints  # noqa: E402
 from peer_device import device_alone  # noqa: E402
 from peer_guest import guest_end_to_end, page_reporting  # noqa: E402
 from peer_pressure import pressure_relief  # noqa: E402
@@ -214,6 +215,9 @@ def own_parts(build: pathlib.Path, binary: pathlib.Path, workdir: pathlib.Path,
         "process": lambda: process(binary, workdir, 10),
         "served": lambda: served(build, binary, quick),
         "pressure": lambda: pressure(binary, workdir, 5 if quick else 20),
+        "balance": lambda: eight_guests(build, binary, workdir, 1 if quick else 3),
+        "endpoints": lambda: thousand_endpoints(build, workdir, quick),
+        "latency": lambda: pressure_latency(build, workdir, quick),
     }
 
 
