@@ -320,8 +320,11 @@ void vb_pages_drop(struct vb *vb);
  * how many of the system's pages did.
  */
 unsigned long vb_pages_coming(struct vb *vb);
-/* The system is out of memory: returns how many of its pages it got back. */
-unsigned long vb_pages_oom(struct vb *vb);
+/*
+ * The system is out of memory, and had so many free pages when this was noticed: returns how many
+ * it got back.
+ */
+unsigned long vb_pages_oom(struct vb *vb, unsigned long free);
 
 /* migrate.c */
 void vb_migrate_init(struct vb *vb);

@@ -130,6 +130,7 @@ static unsigned long shrink_scan(struct shrinker *shrinker, struct shrink_contro
 static int out_of_memory_notify(struct notifier_block *nb, unsigned long dummy, void *parm)
 {
 	struct vb *vb = container_of(nb, struct vb, oom);
+	unsigned long free = global_zone_page_state(NR_FREE_PAGES);
 	unsigned long *freed = parm, coming = vb_pages_coming(vb);
 
 	/* A host that is giving way is not told of the worst: it would go a step further. */
@@ -138,7 +139,7 @@ static int out_of_memory_notify(struct notifier_block *nb, unsigned long dummy, 
 		return NOTIFY_OK;
 	vb_pressure_note(vb, VIRTIO_BALLOON_PRESSURE_CRITICAL);
 	*freed += vb_hint_shrink(vb, SZ_4M >> PAGE_SHIFT);
-	*freed += vb_pages_oom(vb);
+	*freed += vb_pages_oom(vb, free);
 	return NOTIFY_OK;
 }
 

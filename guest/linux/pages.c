@@ -496,10 +496,9 @@ unsigned long vb_pages_coming(struct vb *vb)
 	return (released(p) - before) / VB_PER_PAGE;
 }
 
-unsigned long vb_pages_oom(struct vb *vb)
+unsigned long vb_pages_oom(struct vb *vb, unsigned long free)
 {
 	struct vb_pages *p = &vb->pages;
-	unsigned long free = global_zone_page_state(NR_FREE_PAGES);
 	u64 before = released(p), freed;
 
 	if (vb_has(vb, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
@@ -510,8 +509,9 @@ unsigned long vb_pages_oom(struct vb *vb)
 					msecs_to_jiffies(VB_OOM_WAIT_MS));
 	freed = (released(p) - before) / VB_PER_PAGE;
 	/*
-	 * While this waited for the host others may have gone, the last victim of an OOM above all:
-	 * the system does not look again before it chooses, and panics if nobody is left.
+	 * While the host was waited for, here or for what was coming, others may have gone, the
+	 * last victim of an OOM above all: the system does not look again before it chooses, and
+	 * panics if nobody is left.
 	 */
 	if (!freed && global_zone_page_state(NR_FREE_PAGES) > free + totalram_pages() / 64)
 		freed = 1;
