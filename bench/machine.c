@@ -102,13 +102,13 @@ void machine_send_pressure(struct machine *m)
 	monitor_event(&m->monitor, EVENT_GUEST_PRESSURE, data, clock_now());
 }
 
-/* --- commands --------------------------------------------------------------------------------- */
-
 void machine_send_reset(struct machine *m)
 {
 	m->keeps = SIZE;
 	monitor_event(&m->monitor, EVENT_RESET, NULL, clock_now());
 }
+
+/* --- commands --------------------------------------------------------------------------------- */
 
 static struct machine *machine_of(struct qmp_request *req)
 {

@@ -75,8 +75,9 @@ def eight_guests(build: pathlib.Path, binary: pathlib.Path, workdir: pathlib.Pat
         yield figure(f"{name}: guests keep, most", [run.kept_most / BUDGET for run in runs],
                      "of budget")
         yield figure(f"{name}: time above the budget", [100 * run.over for run in runs], "%")
+        # Guests in need are released beyond the budget; the host's memory is another matter.
         yield figure(f"{name}: resident, most", [run.resident_most / BUDGET for run in runs],
-                     "of budget")
+                     "of budget", bar=1.02 if name == OURS else None)
         yield Figure(f"{name}: programs killed", sum(run.kills for run in runs), "processes",
                      bar=0 if name == OURS else None)
         assert not any(run.wrong for run in runs), "a guest lost what it had written"
@@ -112,11 +113,11 @@ class Monitors:
     def _measure(self, lines: IO[str], host: Manager, seconds: float) -> None:
         _expect(lines, "listening", 30)
         _expect(lines, "begin", 90)
-        cpu, start = cpu_seconds(host.pid), time.monotonic()
+        cpu, waited, start = cpu_seconds(host.pid), waited_seconds(host.pid), time.monotonic()
         _expect(lines, "end", seconds + 30)
         self.cpu_share = (cpu_seconds(host.pid) - cpu) / (time.monotonic() - start)
+        self.waited_share = (waited_seconds(host.pid) - waited) / (time.monotonic() - start)
         self.memory = resident_bytes(host.pid)
-        self.log_bytes = host.log.stat().st_size
         for line in lines:
             words = line.split()
             if len(words) == 5:
@@ -139,6 +140,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def waited_seconds(pid: int) -> float:
+    """For how long it could have run, and others had the processors."""
+    return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+
+
 def resident_bytes(pid: int) -> int:
     """All that it has in memory, shared or not."""
     text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
@@ -159,6 +165,8 @@ def thousand_endpoints(build: pathlib.Path, workdir: pathlib.Path,
                      "a second")
         yield figure(f"{what}, share of a core", [100 * run.cpu_share for run in runs], "%",
                      bar=10)
+        yield figure(f"{what}, others had the processors",
+                     [100 * run.waited_share for run in runs], "%")
         yield figure(f"{what}, memory", [run.memory / MIB for run in runs], "MiB", bar=64)
         for name in runs[0].latencies:
             yield figure(f"{what}, {name}, p99",
@@ -179,4 +187,6 @@ def pressure_latency(build: pathlib.Path, workdir: pathlib.Path, quick: bool) ->
         yield figure(f"{what}, p50", [one[0] / 1000 for one in found], "ms")
         yield figure(f"{what}, p99", [one[1] / 1000 for one in found], "ms", bar=2)
         yield figure(f"{what}, longest", [one[2] / 1000 for one in found], "ms")
+        yield figure(f"{what}, others had the processors",
+                     [100 * run.waited_share for run in runs], "%")
         yield Figure(f"{what}, events", sum(one[3] for one in found), "events", better="higher")

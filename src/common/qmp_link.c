@@ -172,6 +172,8 @@ static void on_timer(uv_timer_t *timer)
 /* Sends what waits. False: it cannot, and the owner hears of that later, from the loop. */
 static bool send_output(struct qmp_link *link)
 {
+	if (link->early)
+		return false;
 	while (link->connected && !link->writing.base) {
 		size_t len;
 		char *out = qmp_client_take_output(link->client, &len);

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "common/clock.h"
 #include "commands.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "qmp/json.h"
 #include "save.h"

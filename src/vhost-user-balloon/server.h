@@ -9,9 +9,9 @@
 
 #include "balloon/balloon.h"
 #include "block.h"
+#include "common/monitor.h"
 #include "control.h"
 #include "frontend.h"
-#include "common/monitor.h"
 #include "options.h"
 #include "parent.h"
 #include "settings.h"

@@ -17,10 +17,10 @@
 
 #include "base/checked.h"
 #include "common/clock.h"
-#include "guard.h"
-#include "keeper.h"
 #include "common/log.h"
 #include "common/unix_socket.h"
+#include "guard.h"
+#include "keeper.h"
 #include "vmm.h"
 
 #define ACCEPT_RETRY_MS 200U

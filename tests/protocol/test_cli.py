@@ -29,7 +29,8 @@ def test_help_and_version() -> None:
     text = run("--help")
     assert text.returncode == 0 and text.stderr == ""
     for option in ("--socket-path", "--socket-group", "--fd", "--qmp", "--qmp-group", "--name",
-                   "--state-dir", "--sandbox", "--features", "--target", "--stats-push-interval", "--on-pressure",
+                   "--state-dir", "--sandbox", "--features", "--target",
+                   "--stats-push-interval", "--on-pressure",
                    "--pressure-steps", "--message-limit", "--health-factors",
                    "--print-capabilities", "--version", "--help"):
         assert f"{option}=" in text.stdout or f"{option} " in text.stdout, option

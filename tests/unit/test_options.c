@@ -17,57 +17,6 @@
 	 BIT(VIRTIO_BALLOON_F_PAGE_REPORTING))
 #define ALL (STATS | OOM | REST) /* by default */
 
-static void sizes(void **state)
-{
-	static const struct {
-		const char *text;
-		bool ok;
-		uint64_t bytes;
-	} cases[] = {
-		{"0", true, 0},
-		{"1", true, 1},
-		{"4096", true, 4096},
-		{"1K", true, 1024},
-		{"1k", true, 1024},
-		{"512M", true, 512ULL << 20},
-		{"3G", true, 3ULL << 30},
-		{"2t", true, 2ULL << 40},
-		{"007M", true, 7ULL << 20},
-		{"18446744073709551615", true, UINT64_MAX},
-		{"16777215T", true, 16777215ULL << 40},
-		{"16777216T", false, 0},
-		{"18446744073709551616", false, 0},
-		{"99999999999999999999999", false, 0},
-		{"18014398509481984K", false, 0},
-		{"", false, 0},
-		{"M", false, 0},
-		{"-1", false, 0},
-		{"+1", false, 0},
-		{" 1", false, 0},
-		{"1 ", false, 0},
-		{"1 M", false, 0},
-		{"1MB", false, 0},
-		{"1MiB", false, 0},
-		{"1KK", false, 0},
-		{"1.5G", false, 0},
-		{"0x10", false, 0},
-		{"1P", false, 0},
-		{"\xff", false, 0},
-		{"1\xff", false, 0},
-	};
-
-	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		uint64_t bytes = 42;
-		int r = size_parse(cases[i].text, &bytes);
-
-		if (r != (cases[i].ok ? 0 : -EINVAL) ||
-		    bytes != (cases[i].ok ? cases[i].bytes : 42))
-			fail_msg("'%s': %d, %llu", cases[i].text, r, (unsigned long long)bytes);
-	}
-}
-
-/* Parses the words of a line; what was said on stderr goes to said. */
 static int parse(const char *line, struct options *o, char *said, size_t room)
 {
 	static char copy[512];
@@ -370,15 +319,10 @@ static void names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sizes),
-		cmocka_unit_test(good_lines),
-		cmocka_unit_test(defaults),
-		cmocka_unit_test(other_options),
-		cmocka_unit_test(groups),
-		cmocka_unit_test(factors),
-		cmocka_unit_test(words_stay_as_they_are),
-		cmocka_unit_test(bad_lines),
-		cmocka_unit_test(names),
+		cmocka_unit_test(good_lines),    cmocka_unit_test(defaults),
+		cmocka_unit_test(other_options), cmocka_unit_test(groups),
+		cmocka_unit_test(factors),       cmocka_unit_test(words_stay_as_they_are),
+		cmocka_unit_test(bad_lines),     cmocka_unit_test(names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

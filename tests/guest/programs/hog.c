@@ -2,13 +2,14 @@
 /*
  * Needs memory, as a program does that nobody has asked whether there is any:
  *
- *     hog MIB [STEP-KIB [PAUSE-MS [LOOK-MS]]]
+ *     hog MIB [STEP-KIB [PAUSE-MS [LOOK-MS [KEEP-MS]]]]
  *
  * It touches that much in steps, with a pause after each, and then keeps it and writes to all of it
  * again and again until it gets SIGTERM, upon which it ends with 0; 1 if a page has lost what was
- * written to it. Every LOOK-MS, 1 if nothing is said, it looks at what the kernel does, which takes
- * an emulated processor a while. It prints lines NAME=VALUE as it comes to know them, times in
- * microseconds:
+ * written to it. After KEEP-MS it ends by itself, and needs no memory for that: who ends it in a
+ * guest that has none left would be out of memory. Every LOOK-MS, 1 if nothing is said, it looks at
+ * what the kernel does, which takes an emulated processor a while. It prints lines NAME=VALUE as it
+ * comes to know them, times in microseconds:
  *
  *     start-us         the monotonic clock when it began, which the next two count from
  *     reclaim-us       when the kernel was first seen to reclaim memory since then
@@ -26,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -45,7 +47,7 @@
 struct hog {
 	uint64_t *memory;
 	size_t bytes, step;
-	unsigned long pause_ms, look_ms;
+	unsigned long pause_ms, look_ms, keep_ms;
 	uint64_t start_us;
 	uint64_t round; /* what is in each page, beside its number */
 	uint64_t longest_us;
@@ -199,15 +201,16 @@ static void grow(struct hog *hog)
 
 static void keep(struct hog *hog)
 {
-	uint64_t rounds = 0;
+	uint64_t rounds = 0, begin = now_us();
 
-	while (!ending()) {
+	while (!ending() && (!hog->keep_ms || now_us() - begin < hog->keep_ms * 1000)) {
 		for (size_t at = 0; at < hog->bytes; at += PIECE_BYTES)
 			touch_piece(hog, at, true);
 		hog->round++;
 		rounds++;
 		pause_for(KEEP_PAUSE_MS);
 	}
+	munmap(hog->memory, hog->bytes);
 	say("keep-stall-us", hog->longest_us);
 	say("rounds", rounds);
 	say("wrong", hog->wrong);
@@ -223,8 +226,8 @@ int main(int argc, char **argv)
 	};
 	pid_t watcher;
 
-	if (argc < 2 || argc > 5) {
-		fprintf(stderr, "usage: hog MIB [STEP-KIB [PAUSE-MS [LOOK-MS]]]\n");
+	if (argc < 2 || argc > 6) {
+		fprintf(stderr, "usage: hog MIB [STEP-KIB [PAUSE-MS [LOOK-MS [KEEP-MS]]]]\n");
 		return 2;
 	}
 	hog.bytes = number(argv[1]) * MIB_BYTES;
@@ -234,6 +237,8 @@ int main(int argc, char **argv)
 		hog.pause_ms = number(argv[3]);
 	if (argc > 4)
 		hog.look_ms = number(argv[4]);
+	if (argc > 5)
+		hog.keep_ms = number(argv[5]);
 	end_on_signals();
 	hog.memory = reserve(hog.bytes);
 	hog.vmstat = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
