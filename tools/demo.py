@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""A real Linux guest gives memory back to its host, and gets it again; its host sees how it does.
+"""Real Linux guests give memory back to their host, and get it again; a manager shares it out.
 
 `./run demo` builds the device and starts this with AEROSTAT_BALLOON naming it. Exit status 0 only
 if memory really came back and the guest's data is what it was; 130 after Ctrl-C.
@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import shutil
 import signal
 import sys
 import tempfile
@@ -24,11 +23,14 @@ from collections.abc import Iterator
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "guest"))
 sys.dont_write_bytecode = True
 
+from demo_host import play_host  # noqa: E402
+from demo_screen import WIDTH, Failed, Screen, require  # noqa: E402
 from in_guest import Program  # noqa: E402
 from vmm import (Device, DeviceError, Guest, GuestData, GuestError, MissingPackage,  # noqa: E402
                  QmpClient, QmpError)
 from vmm.data import pattern  # noqa: E402
 from vmm.guest import MIB  # noqa: E402
+from vmm.manager import ManagerError  # noqa: E402
 from vmm.platform import Platform, build_platform  # noqa: E402
 
 MEMORY = 384 * MIB
@@ -52,7 +54,6 @@ Linux has. We fill its memory, take {BALLOON // MIB} MiB from it, and give them 
 """
 HEADER = ("                                       guest           balloon     host\n"
           " time  step                      total  free avail   wanted taken  in use")
-WIDTH = 75  # of a row
 
 DRIVER_INTRO = """\
 A second guest has loaded our own module virtio_balloon in the stock one's place. It pushes its
@@ -64,53 +65,12 @@ INTERVAL_MS = 100
 PUSH_SECONDS = 2
 
 
-class Failed(Exception):
-    """Something did not do what the demo shows."""
-
-
 class Interrupted(Exception):
     """The user, or a signal, wants us to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
-
-
-class Screen:
-    """The output: colours and redrawing on a terminal, plain lines anywhere else."""
-
-    def __init__(self) -> None:
-        self.terminal = (sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and
-                         self.columns() > WIDTH)  # a row that wraps cannot be redrawn
-        self._colour = self.terminal and not os.environ.get("NO_COLOR")
-        unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-        self._full, self._empty = ("█", "░") if unicode else ("#", ".")
-
-    def paint(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
-
-    def bar(self, value: int, of: int, room: int) -> str:
-        """A bar in the room that is left behind a row; none when that is too little."""
-        width = min(20, room)
-        if width < 8:
-            return ""
-        full = min(width, round(width * value / of))
-        return self.paint(self._full * full, "36") + self._empty * (width - full)
-
-    def line(self, text: str = "") -> None:
-        """A line that stays, in the place of one that was live."""
-        print(("\r\x1b[K" if self.terminal else "") + text, flush=True)
-
-    def fact(self, label: str, text: str, code: str = "0") -> None:
-        self.line(f"  {label:30}" + self.paint(text, code))
-
-    def live(self, text: str) -> None:
-        if self.terminal:
-            print(f"\r\x1b[K{text}", end="", flush=True)
-
-    @staticmethod
-    def columns() -> int:
-        return shutil.get_terminal_size((100, 24)).columns
 
 
 class Table:
@@ -169,11 +129,6 @@ def make_disk(path: pathlib.Path) -> str:
             digest.update(block)
             disk.write(block)
     return digest.hexdigest()
-
-
-def require(holds: bool, text: str) -> None:
-    if not holds:
-        raise Failed(text)
 
 
 def require_data(data: GuestData, when: str) -> None:
@@ -360,6 +315,8 @@ def play(screen: Screen, workdir: pathlib.Path, binary: pathlib.Path) -> None:
         require(not any(state["driver-errors"].values()), f"the device found errors: {state}")
     play_driver(screen, workdir, binary, platform)
     screen.line()
+    play_host(screen, workdir, binary, platform)
+    screen.line()
     screen.line(screen.paint("It all worked.", "1;32"))
 
 
@@ -389,7 +346,7 @@ def main() -> int:
     except MissingPackage as missing:
         print(f"demo: {missing}", file=sys.stderr)
         return 1
-    except (Failed, DeviceError, GuestError, QmpError, OSError) as error:
+    except (Failed, DeviceError, GuestError, ManagerError, QmpError, OSError) as error:
         screen.line(screen.paint("FAILED", "1;31") + f": {error}")
         return 1
     return 0

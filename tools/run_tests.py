@@ -6,7 +6,9 @@ The C programs are those that meson knows (`meson introspect --tests`); they rep
 still tells how far a program came when it crashed.  The Python suites are the directories below
 tests/ that hold test_*.py files, and tools/ itself.  The suite `guest` is tests/guest with the
 balloon driver that comes with the kernel, `module` the same tests with ours, which is built first.
-With --vmm=qemu these two run, and no others, on QEMU with each of Debian's kernels.
+With --vmm=qemu these two run, and no others, on QEMU with each of Debian's kernels: some at once,
+each in a process of this program, whose output is shown when it has ended. Tests about which kernel
+and driver have no say run with one of them then, unless --full is given.
 
 Each program and each suite runs in a process group of its own, and whatever a test starts becomes a
 child of this process when its own parent goes: nothing outlives a run, also an interrupted one, and
@@ -21,6 +23,7 @@ import ctypes
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -36,11 +39,14 @@ PYTEST_TIMEOUT_S = 1200
 EMULATED_TIMEOUT_S = 2400  # for the same tests where QEMU emulates the processor
 MODULE_TIMEOUT_S = 1800  # to fetch a kernel, the first time, and build a module for it
 KERNELS = ("6.1", "6.12", "7.2")  # of guests on QEMU
+MORE_AT_ONCE = 1  # suites than processors: many tests wait for a time to pass
 GRACE_S = 15  # for an interrupted suite to end its guests and devices
 ORPHANS_S = 5  # for what a test has already told to end
 PR_SET_CHILD_SUBREAPER = 36
 EXIT_SKIPPED = 77  # what a test program without TAP returns for "skipped", as meson has it
 
+COUNTS = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
+LEFT_OUT = re.compile(r"^left out: (\d+) ", re.MULTILINE)  # conftest.py of the guest tests
 TAP_PLAN = re.compile(r"^1\.\.(\d+)")
 TAP_RESULT = re.compile(r"^(not )?ok\b(.*)$")
 
@@ -173,12 +179,25 @@ def python_suites(root: Path) -> list[Suite]:
     return suites
 
 
-def on_qemu(suites: list[Suite], kernel: str) -> list[Suite]:
+def on_qemu(suites: list[Suite], kernel: str, full: bool = False) -> list[Suite]:
     """Those of the suites that have guests, with this kernel under QEMU."""
     return [Suite(f"{suite.name}-{kernel}", suite.folder,
-                  (*suite.options, "--vmm=qemu", f"--kernel={kernel}"),
+                  (*suite.options, "--vmm=qemu", f"--kernel={kernel}",
+                   *(["--full"] if full else [])),
                   kernel if suite.needs_module else "", suite.needs_module, EMULATED_TIMEOUT_S)
             for suite in suites if suite.name in ("guest", "module")]
+
+
+def judge_child(output: str, returncode: int) -> Counts:
+    """Counts of a suite that another process of this program has run: its last line."""
+    lines = output.splitlines()
+    match = COUNTS.fullmatch(lines[-1]) if lines else None
+    if not match:
+        return Counts(failed=1)
+    counts = Counts(*(int(number) for number in match.groups()))
+    if returncode != 0 and counts.failed == 0 and counts.total():
+        counts.failed = 1
+    return counts
 
 
 def test_bed_lacks(kernel: str) -> str:
@@ -227,6 +246,12 @@ def end_orphans(patience_s: float) -> list[str]:
     return left
 
 
+def processor_seconds() -> float:
+    """What children that have ended, and theirs, have had of all processors."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def signal_group(process: "subprocess.Popen[str]", number: int) -> None:
     try:
         os.killpg(process.pid, number)
@@ -264,14 +289,22 @@ def wait_for(process: "subprocess.Popen[str]", timeout_s: float, heed_signals: b
     return True
 
 
+def end_groups(processes: "list[subprocess.Popen[str]]", grace_s: float) -> None:
+    """Ends processes that lead their own groups, by their own means if they find the time."""
+    for process in processes:
+        signal_group(process, signal.SIGINT)
+    deadline = time.monotonic() + grace_s
+    for process in processes:
+        wait_for(process, deadline - time.monotonic(), heed_signals=False)
+        signal_group(process, signal.SIGKILL)
+        process.wait()
+
+
 def run_group(process: "subprocess.Popen[str]", timeout_s: float) -> bool:
     """Waits for a process that leads its own group; returns whether it had to be ended."""
     in_time = wait_for(process, timeout_s, heed_signals=True)
     if not in_time:
-        signal_group(process, signal.SIGINT)
-        wait_for(process, GRACE_S, heed_signals=False)
-        signal_group(process, signal.SIGKILL)
-        process.wait()
+        end_groups([process], GRACE_S)
     if Interruption.number is not None:
         end_orphans(0)
         raise Interrupted(Interruption.number)
@@ -281,22 +314,28 @@ def run_group(process: "subprocess.Popen[str]", timeout_s: float) -> bool:
 class Runner:
     """Runs programs and suites, prints as it goes, keeps the sum."""
 
-    def __init__(self, root: Path, build: Path, scratch: Path, verbose: bool, match: str) -> None:
-        """`scratch` is for what tests write; its path is short, since sockets go there."""
+    def __init__(self, root: Path, build: Path, scratch: Path, verbose: bool, match: str,
+                 results: str = "results") -> None:
+        """`scratch` is for what tests write; its path is short, since sockets go there. `results`:
+        where logs and reports go, below `build`."""
         self.root = root
+        self.build = build
         self.scratch = scratch
         self.verbose = verbose
         self.match = match
         self.sum = Counts()
         self.built: dict[str, bool] = {}  # by kernel: whether there is our module
-        self.results = build / "results"
+        self.left_out = 0  # tests that run with another kernel only
+        self.results = build / results
         shutil.rmtree(self.results, ignore_errors=True)
         self.reports = self.results / "sanitizer"
         self.reports.mkdir(parents=True)
         self.environment = dict(os.environ)
-        device = build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
+        programs = build / "src"
         self.environment.update(
-            AEROSTAT_BALLOON=str(device),
+            AEROSTAT_BALLOON=str(programs / "vhost-user-balloon" / "vhost-user-balloon"),
+            AEROSTAT_MANAGER=str(programs / "aerostatd" / "aerostatd"),
+            AEROSTAT_CLI=str(programs / "aerostat" / "aerostat"),
             AEROSTAT_GUEST_PROGRAMS=str(build / "tests" / "guest" / "programs"),
             AEROSTAT_MODULES=str(root / "build" / "module"),
             CMOCKA_MESSAGE_OUTPUT="tap",
@@ -376,19 +415,77 @@ class Runner:
         print(f"{suite.name}: SKIPPED: {reason}", flush=True)
         self.sum.add(Counts(skipped=1))
 
-    def run_on_qemu(self, suites: list[Suite], kernel: str) -> None:
-        """Suites with one kernel under QEMU, whose test bed is made if it is not there."""
-        if test_bed_lacks(kernel):
-            # QEMU comes with the kernels that are from the same release of Debian.
-            _, output = self.build_module(*dict.fromkeys((kernel, "6.12")))
-            if missing := test_bed_lacks(kernel):
-                last = ([line for line in output.splitlines() if line.strip()] or ["no word"])[-1]
-                for suite in suites:
-                    self.skip(suite, f"the test bed lacks {missing}: {last}")
-                return
-        for suite in suites:
-            if self.have_module(suite):
-                self.run_pytest(suite)
+    def run_on_qemu(self, suites: list[Suite], kernels: list[str], full: bool) -> None:
+        """Suites with these kernels under QEMU."""
+        jobs: list[tuple[Suite, Suite, str]] = []
+        for kernel in kernels:
+            on_kernel = on_qemu(suites, kernel, full)
+            if missing := self.test_bed_misses(kernel):
+                for suite in on_kernel:
+                    self.skip(suite, missing)
+            else:
+                jobs += [(suite, job, kernel) for suite, job in zip(suites, on_kernel)]
+        # The longest first, or the last one would run alone for long.
+        jobs.sort(key=lambda job: (job[0].needs_module, kernels.index(job[2])), reverse=True)
+        if len(jobs) > 1:
+            self.run_at_once([(job.name, [PYTHON, str(self.root / "tools" / "run_tests.py"),
+                                          f"--build={self.build}", "--vmm=qemu",
+                                          f"--kernel={kernel}", f"--results=results/{job.name}",
+                                          *(["--full"] if full else []),
+                                          *(["-v"] if self.verbose else []),
+                                          *(["-k", self.match] if self.match else []), suite.name])
+                              for suite, job, kernel in jobs])
+            return
+        for _, job, _ in jobs:
+            if self.have_module(job):
+                self.run_pytest(job)
+
+    def test_bed_misses(self, kernel: str) -> str:
+        """What of the test bed is not there although it was tried to make it, and why."""
+        if not test_bed_lacks(kernel):
+            return ""
+        # QEMU comes with the kernels that are from the same release of Debian.
+        _, output = self.build_module(*dict.fromkeys((kernel, "6.12")))
+        missing = test_bed_lacks(kernel)
+        last = ([line for line in output.splitlines() if line.strip()] or ["no word"])[-1]
+        return missing and f"the test bed lacks {missing}: {last}"
+
+    def run_at_once(self, jobs: list[tuple[str, list[str]]]) -> None:
+        """Commands that close with a line of counts, each with a name; what it said, with standard
+        error, is shown when it has ended."""
+        waiting, running = list(jobs), {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < (os.cpu_count() or 1) + MORE_AT_ONCE:
+                    name, command = waiting.pop(0)
+                    print(f"{name}: running", flush=True)
+                    log = self.results / f"{name}.log"
+                    with log.open("w") as file:
+                        running[name] = subprocess.Popen(
+                            command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=file,
+                            stderr=subprocess.STDOUT, text=True, start_new_session=True)
+                ended = [name for name, process in running.items() if process.poll() is not None]
+                for name in ended:
+                    self.take_child(name, running.pop(name).returncode)
+                if Interruption.number is not None:
+                    raise Interrupted(Interruption.number)
+                time.sleep(0 if ended else 0.05)
+        finally:
+            # Each has to end its own first.
+            end_groups(list(running.values()), 2 * GRACE_S)
+            end_orphans(0)
+
+    def take_child(self, name: str, returncode: int) -> None:
+        output = (self.results / f"{name}.log").read_text(errors="replace")
+        counts = judge_child(output, returncode)
+        lines = output.splitlines()
+        if lines and COUNTS.fullmatch(lines[-1]):
+            lines.pop()
+        elif counts.failed:
+            lines.append(f"{name}: ended with {describe_status(returncode)}, and no counts")
+        print("\n".join(lines), flush=True)
+        self.left_out += sum(int(number) for number in LEFT_OUT.findall(output))
+        self.sum.add(counts)
 
     def run_pytest(self, suite: Suite) -> None:
         junit = self.results / f"{suite.name}.xml"
@@ -400,6 +497,7 @@ class Runner:
             command += ["-k", self.match]
         words = ["pytest", str(suite.folder.relative_to(self.root)), *suite.options]
         print(f"{suite.name}: {' '.join(words)}", flush=True)
+        began, used = time.monotonic(), processor_seconds()
         process = subprocess.Popen(
             [*command, str(suite.folder)], env=self.environment, cwd=self.root,
             stdin=subprocess.DEVNULL, text=True, start_new_session=True)
@@ -410,6 +508,8 @@ class Runner:
         if timed_out:
             reports.append(f"timed out after {suite.timeout_s} s")
             counts.failed = max(1, counts.failed)
+        print(f"{suite.name}: took {time.monotonic() - began:.0f} s, and "
+              f"{processor_seconds() - used:.0f} s of processors", flush=True)
         self.show(suite.name, "(all)", counts, "\n".join(reports))
         self.sum.add(counts)
 
@@ -430,11 +530,16 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
                         help="what runs the guests; with qemu only tests with guests run")
     parser.add_argument("--kernel", choices=KERNELS, default="",
                         help="the only kernel of guests under QEMU, instead of all")
+    parser.add_argument("--full", action="store_true",
+                        help="with QEMU: every test with every kernel, every guest booted")
+    parser.add_argument("--results", default="results", help="a directory below that of the build")
     parser.add_argument("--list", action="store_true", help="name the suites and end")
     parser.add_argument("suites", nargs="*", metavar="SUITE")
     options = parser.parse_args(arguments)
     if options.kernel and options.vmm != "qemu":
         parser.error("--kernel goes with --vmm=qemu")
+    if options.full and options.vmm != "qemu":
+        parser.error("--full goes with --vmm=qemu")
     return options
 
 
@@ -442,10 +547,9 @@ def main(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
     root = Path(__file__).resolve().parent.parent
     build = options.build.resolve()
-    programs = load_programs(build)
+    programs = load_programs(build) if options.vmm != "qemu" else []
     suites = python_suites(root)
     if options.vmm == "qemu":
-        programs = []
         suites = [suite for suite in suites if on_qemu([suite], "")]
     known = sorted({program.suite for program in programs} | {suite.name for suite in suites})
     if options.list:
@@ -462,18 +566,22 @@ def main(arguments: list[str]) -> int:
     suites = [suite for suite in suites if suite.name in wanted]
 
     with tempfile.TemporaryDirectory(prefix="aerostat-test-", ignore_cleanup_errors=True) as name:
-        runner = Runner(root, build, Path(name), options.verbose, options.match)
+        runner = Runner(root, build, Path(name), options.verbose, options.match, options.results)
         for program in programs:
             if program.suite in wanted and options.match in program.name:
                 runner.run_program(program)
         if options.vmm == "qemu":
-            for kernel in [options.kernel] if options.kernel else KERNELS:
-                runner.run_on_qemu(on_qemu(suites, kernel), kernel)
+            kernels = [options.kernel] if options.kernel else list(KERNELS)
+            runner.run_on_qemu(suites, kernels, options.full)
         else:
             for suite in suites:
                 if runner.have_module(suite):
                     runner.run_pytest(suite)
 
+    if runner.left_out:
+        print(f"left out: {runner.left_out} runs of tests with other kernels than "
+              f"{KERNELS[-1]}, or with our driver, where these have no say; --full has them all",
+              flush=True)
     status = 1 if runner.sum.failed else 0
     if runner.sum.total() == 0:
         print("run test: no test matched", file=sys.stderr)

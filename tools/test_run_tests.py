@@ -2,6 +2,8 @@
 """run_tests.py must never count a crash, a hang or a report as success."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import run_tests
-from run_tests import (Counts, Program, Runner, Suite, judge_junit, judge_program, on_qemu,
-                       parse_tap, python_suites)
+from run_tests import (Counts, Program, Runner, Suite, judge_child, judge_junit, judge_program,
+                       on_qemu, parse_tap, python_suites)
 
 CMOCKA = """\
 1..4
@@ -183,7 +185,8 @@ def runner_with_run(tmp_path: Path, run: str, match: str = "") -> Runner:
         " ('--driver', '--vmm', '--kernel')))\n"
         "    assert request.config.getoption('--kernel') != '7.2'\n")
     (tmp_path / "tools").mkdir()
-    return Runner(tmp_path, tmp_path, tmp_path, verbose=False, match=match)
+    shutil.copy(run_tests.__file__, tmp_path / "tools")
+    return Runner(tmp_path, tmp_path / "build", tmp_path, verbose=False, match=match)
 
 
 def test_guest_tests_run_with_either_driver(tmp_path: Path) -> None:
@@ -218,7 +221,7 @@ def test_no_test_bed_is_said_and_counted(tmp_path: Path, monkeypatch: pytest.Mon
                                          capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("AEROSTAT_CACHE", str(tmp_path / "cache"))
     runner = runner_with_run(tmp_path, "echo fetching; echo run: 6.12: needs root; exit 1")
-    runner.run_on_qemu(on_qemu(python_suites(tmp_path), "6.12"), "6.12")
+    runner.run_on_qemu(python_suites(tmp_path), ["6.12"], full=False)
     assert runner.sum == Counts(skipped=2)
     output = capfd.readouterr().out.splitlines()
     assert output == [f"{name}-6.12: SKIPPED: the test bed lacks 6.12, qemu: run: 6.12: needs root"
@@ -232,8 +235,75 @@ def test_test_bed_is_made_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AEROSTAT_CACHE", str(cache))
     runner = runner_with_run(
         tmp_path, f"""echo '{{"6.12": {{}}, "7.2": {{}}, "qemu": {{}}}}' >{cache}/kernels.json""")
-    for kernel in ("6.12", "7.2"):
-        runner.run_on_qemu(on_qemu(python_suites(tmp_path), kernel), kernel)
-    # Twice the one test on each kernel, two builds; with 7.2 the test fails.
-    assert runner.sum == Counts(4, 2, 0)
-    assert "OPTIONS aerostat qemu 7.2" in capfd.readouterr().out
+    runner.run_on_qemu(python_suites(tmp_path), ["6.1", "6.12", "7.2"], full=False)
+    # Twice the one test on each kernel, two builds; with 7.2 the test fails. 6.1 is not to be had.
+    assert runner.sum == Counts(4, 2, 2)
+    output = capfd.readouterr().out
+    assert "module-6.1: SKIPPED: the test bed lacks 6.1" in output
+    assert "OPTIONS aerostat qemu 7.2" in output and "OPTIONS aerostat qemu 6.12" not in output
+    # Each suite's output is in one piece, and whoever shows it has the last word on counts.
+    lines = [line for line in output.splitlines() if line.startswith("guest-6.12")]
+    assert len(lines) == 4 and lines[-1].endswith("1 passed, 0 failed, 0 skipped")
+    assert re.fullmatch(r"guest-6.12: took \d+ s, and \d+ s of processors", lines[-2])
+    assert "\n1 passed, 0 failed, 0 skipped\n" not in output
+
+
+@pytest.mark.parametrize("output, status, expected", [
+    ("all is well\n3 passed, 0 failed, 1 skipped\n", 0, Counts(3, 0, 1)),
+    ("3 passed, 1 failed, 0 skipped\n", 1, Counts(3, 1, 0)),
+    ("3 passed, 0 failed, 0 skipped\n", 1, Counts(3, 1, 0)),
+    ("0 passed, 0 failed, 0 skipped\n", 2, Counts()),  # -k found nothing there
+    ("3 passed, 0 failed, 0 skipped\nTraceback\n", 0, Counts(failed=1)),
+    ("", -9, Counts(failed=1)),
+])
+def test_judging_a_suite_of_another_process(output: str, status: int, expected: Counts) -> None:
+    assert judge_child(output, status) == expected
+
+
+def test_suites_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                        capfd: pytest.CaptureFixture[str]) -> None:
+    """No more than processors and one, in order, and none is lost."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    runner = Runner(tmp_path, tmp_path / "build", tmp_path, verbose=False, match="")
+    # Either of the first two ends only when the other runs.
+    meets = "touch {0}; until [ -e {1} ]; do sleep 0.02; done; echo {0} met; echo {2}"
+    right, wrong = "2 passed, 0 failed, 0 skipped", "1 passed, 1 failed, 0 skipped"
+    left_out = f"echo 'left out: 7 tests'; echo {right}"
+    runner.run_at_once([("a", ["/bin/sh", "-c", meets.format("a", "b", right)]),
+                        ("b", ["/bin/sh", "-c", meets.format("b", "a", wrong)]),
+                        ("dies", ["/bin/sh", "-c", "echo dying; kill -9 $$"]),
+                        ("last", ["/bin/sh", "-c", left_out])])
+    assert runner.sum == Counts(5, 2, 0) and runner.left_out == 7
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[:2] == ["a: running", "b: running"] and {"a met", "b met"} <= set(lines)
+    assert lines.index("a met") < lines.index("last: running")
+    assert "dies: ended with signal SIGKILL, and no counts" in lines
+    assert right not in lines and wrong not in lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_suites_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    pids = [tmp_path / name for name in ("one", "two")]
+    jobs = [(path.name, ["/bin/sh", "-c", f"setsid sh -c 'echo $$ >{path}; sleep 60' & wait"])
+            for path in pids]
+    text = ("from pathlib import Path\nimport os, run_tests\n"
+            "run_tests.adopt_orphans()\nrun_tests.Interruption.catch()\n"
+            "os.cpu_count = lambda: 2\n"
+            f"folder = Path({str(tmp_path)!r})\n"
+            "runner = run_tests.Runner(folder, folder, folder, False, '')\n"
+            f"try:\n    runner.run_at_once({jobs!r})\n"
+            "except run_tests.Interrupted:\n    raise SystemExit(3)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent)})
+    try:
+        deadline = time.monotonic() + 20
+        while not all(path.exists() and path.read_text().strip() for path in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 3
+    finally:
+        process.kill()
+        process.wait()
+    assert all(gone(int(path.read_text())) for path in pids)

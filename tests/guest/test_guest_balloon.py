@@ -15,6 +15,8 @@ from conftest import Bed
 from vmm import Device, Guest, GuestData, QmpError
 from vmm.guest import MIB
 
+ONCE = pytest.mark.once(reason="it is about the monitor's words")
+
 # Feature bits, as the guest's driver sees them.
 MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM, VERSION_1, RING_PACKED = 0, 1, 2, 32, 34
 
@@ -140,13 +142,15 @@ def test_data_around_the_balloon_stays_intact(bed: Bed) -> None:
     for size in (96, 40, 104):
         device.inflate_to(size * MIB)
         assert data.damaged() == []
-    assert before - guest.resident() >= 0.9 * 96 * MIB
+    # What nobody had touched before is not there to be freed.
+    assert before - guest.resident() >= 0.9 * 96 * MIB - (guest.memory - before)
 
     device.inflate_to(0)
     data.write(64 * MIB)  # into pages that come back from the balloon
     assert data.damaged() == []
 
 
+@pytest.mark.once(reason="what of its caches it gives up is up to any kernel")
 def test_page_cache_gives_way_and_is_read_again(bed: Bed, workdir: pathlib.Path) -> None:
     disk = workdir / "disk"
     disk.write_bytes(os.urandom(128 * MIB))
@@ -167,6 +171,7 @@ def test_page_cache_gives_way_and_is_read_again(bed: Bed, workdir: pathlib.Path)
         disk.unlink()
 
 
+@ONCE
 def test_info_and_balloon_in_words(bed: Bed) -> None:
     device, guest = bed.pair()
     assert device.human("balloon 192") == ""

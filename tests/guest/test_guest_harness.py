@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 import time
@@ -13,8 +15,12 @@ from collections.abc import Iterator
 import pytest
 
 from conftest import Bed
-from vmm import Guest, GuestData, GuestError
+from vmm import Guest, GuestData, GuestError, QemuGuest
 from vmm.platform import Platform, build_platform
+from vmm.qemu import Snapshot, find_kernel
+from vmm.vmlinux import UnknownKernel, unpack_kernel
+
+ONCE = pytest.mark.once(reason="it is about the harness")
 
 pytestmark = pytest.mark.driver("stock", reason="no driver is loaded")
 
@@ -26,6 +32,7 @@ def guest(platform: Platform, workdir: pathlib.Path) -> Iterator[Guest]:
         yield guest
 
 
+@ONCE
 def test_output_and_status_are_exact(guest: Guest) -> None:
     result = guest.run(r"printf 'a\0b\r\n\377'; echo to-stderr >&2; exit 7")
     assert result.output == b"a\0b\r\n\xffto-stderr\n" and result.status == 7
@@ -35,6 +42,7 @@ def test_output_and_status_are_exact(guest: Guest) -> None:
     assert guest.run("cat /run/noise").output == noise.output
 
 
+@ONCE
 def test_kernel_messages_stay_out_of_the_output(guest: Guest) -> None:
     guest.check("echo 8 >/proc/sys/kernel/printk; echo on >/proc/sys/kernel/printk_devkmsg")
     output = guest.check("for i in $(seq 500); do echo line $i; echo 0123456789 >/dev/kmsg; done")
@@ -42,16 +50,19 @@ def test_kernel_messages_stay_out_of_the_output(guest: Guest) -> None:
     assert guest.console().count("0123456789") == 500
 
 
+@ONCE
 def test_long_scripts(guest: Guest) -> None:
     assert guest.check(f"echo {'x' * 30000}") == "x" * 30000 + "\n"
 
 
+@ONCE
 def test_a_late_answer_is_not_taken_for_the_next(guest: Guest) -> None:
     with pytest.raises(GuestError, match="in time"):
         guest.run("sleep 1; echo late", timeout=0.3)
     assert guest.run("echo next").output == b"next\n"
 
 
+@ONCE
 def test_damaged_data_is_found(guest: Guest) -> None:
     data = GuestData(guest)
     data.write(4 << 20)
@@ -63,6 +74,7 @@ def test_damaged_data_is_found(guest: Guest) -> None:
     data.clear()
 
 
+@ONCE
 def test_pause_and_resume(guest: Guest) -> None:
     guest.pause()
     with pytest.raises(GuestError, match="in time"):
@@ -73,7 +85,9 @@ def test_pause_and_resume(guest: Guest) -> None:
 
 def test_modules_come_behind_those_that_they_need(guest: Guest) -> None:
     guest.check("load zram && load zram")
-    assert {"zram", "zsmalloc"} <= set(guest.check("ls /sys/module").split())
+    # Behind zsmalloc, which some kernels have built in.
+    needed = guest.check("sed -n 's/^zram: //p' /lib/modules/stock/order").split()
+    assert needed[-1] == "zram" and set(needed) <= set(guest.check("ls /sys/module").split())
     assert guest.check("cat /sys/block/zram0/size") == "0\n"
 
 
@@ -88,6 +102,7 @@ def test_free_memory_counts_what_meminfo_leaves_out(guest: Guest) -> None:
     assert guest.meminfo()["MemFree"] <= before
 
 
+@ONCE
 def test_programs_of_the_build_are_in_the_guest(platform: Platform, workdir: pathlib.Path,
                                                 tmp_path: pathlib.Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +117,7 @@ def test_programs_of_the_build_are_in_the_guest(platform: Platform, workdir: pat
         assert guest.run("test -e /bin/notes -o -e /bin/greet.p").status == 1
 
 
+@ONCE
 @pytest.mark.parametrize("modules, told", [(None, "AEROSTAT_MODULES does not name"),
                                            ("/nonexistent", "our driver is not there")])
 def test_our_driver_is_missed(modules: str | None, told: str) -> None:
@@ -118,6 +134,67 @@ def test_our_driver_is_missed(modules: str | None, told: str) -> None:
     assert "Traceback" not in result.stdout
 
 
+on_qemu = pytest.mark.vmm("qemu", reason="others have no snapshots")
+
+
+@on_qemu
+def test_guests_out_of_a_snapshot_have_nothing_in_common(platform: Platform,
+                                                         workdir: pathlib.Path) -> None:
+    if platform.snapshots is None:
+        pytest.skip("every guest boots in this run")
+    with platform.guest(workdir) as one, platform.guest(workdir) as other:
+        assert one.memory_file().stat().st_ino != other.memory_file().stat().st_ino
+        one.check("echo one >/data/name")
+        other.check("test ! -e /data/name && echo other >/data/name")
+        one.kill()
+        assert other.check("cat /data/name") == "other\n"
+        with platform.guest(workdir) as third:
+            assert third.check("ls /data; uname -r") == other.check("uname -r")
+
+
+@on_qemu
+@ONCE
+def test_a_snapshot_that_cannot_be_loaded_is_told_of(bed: Bed, workdir: pathlib.Path) -> None:
+    if bed.platform.snapshots is None:
+        pytest.skip("every guest boots in this run")
+    snapshot = bed.platform.snapshots.get(256 << 20)
+    damaged = workdir / "damaged"
+    damaged.write_bytes(snapshot.state.read_bytes()[:1000])
+    guest = QemuGuest(find_kernel(bed.platform.kernel), bed.platform.initramfs, workdir,
+                      snapshot=Snapshot(snapshot.memory, damaged))
+    try:
+        with pytest.raises(GuestError, match="could not be loaded"):
+            guest.start()
+    finally:
+        guest.kill()
+        damaged.unlink()
+
+
+def bz_image(payload: bytes, size: int) -> bytes:
+    """What of a bzImage says where its payload is, and the payload."""
+    head = bytearray(3 * 512)
+    head[0x1f1], head[0x202:0x206] = 2, b"HdrS"
+    head[0x248:0x250] = struct.pack("<II", 7, len(payload) + 4)
+    return bytes(head) + bytes(7) + payload + struct.pack("<I", size) + b"behind it"
+
+
+@ONCE
+def test_a_kernel_is_unpacked_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
+    kernel, packed, target = b"\x7fELF" + os.urandom(50_000), tmp_path / "packed", tmp_path / "elf"
+    packed.write_bytes(bz_image(lzma.compress(kernel), len(kernel)))
+    assert unpack_kernel(packed, target).read_bytes() == kernel
+    target.unlink()
+    for image in (bz_image(lzma.compress(kernel), len(kernel) + 1),
+                  bz_image(lzma.compress(b"MZ" + kernel), len(kernel) + 2),
+                  bz_image(b"\x1f\x8b" + kernel, len(kernel)), b"", kernel,
+                  bz_image(lzma.compress(kernel), len(kernel))[:-30]):
+        packed.write_bytes(image)
+        with pytest.raises(UnknownKernel):
+            unpack_kernel(packed, target)
+        assert not target.exists()
+
+
+@ONCE
 def test_a_killed_guest_leaves_nothing(bed: Bed, workdir: pathlib.Path) -> None:
     shared, private = set(os.listdir("/dev/shm")), set(os.listdir(workdir))
     guest = bed.guest()
@@ -131,6 +208,7 @@ def test_a_killed_guest_leaves_nothing(bed: Bed, workdir: pathlib.Path) -> None:
     assert set(os.listdir("/dev/shm")) == shared and set(os.listdir(workdir)) == private
 
 
+@ONCE
 def test_a_guest_ends_with_its_harness(platform: Platform, workdir: pathlib.Path) -> None:
     program = ("import os, sys; from pathlib import Path; from vmm.platform import Platform\n"
                "platform = Platform(*sys.argv[1:4], Path(sys.argv[4]))\n"

@@ -6,9 +6,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from conftest import Bed
 from together import together
 from vmm import Device
+
+ONCE = pytest.mark.once(reason="it is about what the device makes of silence")
 
 #: An answer is due within 1 s: so late is late sooner.
 SOON = "--health-factors=1.1,1.3"
@@ -31,6 +35,7 @@ def changes(device: Device) -> list[str]:
     return told
 
 
+@ONCE
 @together
 def test_a_stopped_processor_is_noticed(bed: Bed) -> None:
     device = bed.device()
@@ -52,6 +57,7 @@ def test_a_stopped_processor_is_noticed(bed: Bed) -> None:
     assert changes(device) == ["slow", "unresponsive", "healthy"]
 
 
+@ONCE
 @together
 def test_a_busy_guest_is_healthy(bed: Bed) -> None:
     device, guest = bed.pair()
@@ -62,6 +68,7 @@ def test_a_busy_guest_is_healthy(bed: Bed) -> None:
     assert changes(device) == []
 
 
+@ONCE
 @together
 def test_without_a_driver_nobody_is_late(bed: Bed) -> None:
     device, guest = bed.pair(SOON)
@@ -76,6 +83,7 @@ def test_without_a_driver_nobody_is_late(bed: Bed) -> None:
     wait_for_health(device, "healthy")
 
 
+@ONCE
 @together
 def test_the_verdict_outlives_a_worker(bed: Bed) -> None:
     device, guest = bed.pair(SOON)

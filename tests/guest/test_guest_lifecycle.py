@@ -48,7 +48,7 @@ def test_unload_in_the_middle_of_an_inflation(bed: Bed) -> None:
 @together
 def test_memory_of_an_unloaded_driver_is_left_alone(bed: Bed) -> None:
     """User-mode-linux does not say that rings are gone: the guest has other things there soon."""
-    device, guest = bed.pair(memory=64 * MIB)
+    device, guest = bed.pair()
     device.refresh_stats()
     guest.unload_balloon()
     guest.pause()
@@ -79,6 +79,7 @@ def kill_in_the_middle(device: Device, guest: Guest, size: int) -> int:
     raise AssertionError("every inflation was over before the guest could be killed")
 
 
+@pytest.mark.once(reason="it is about what a guest leaves to the device")
 def test_guest_killed_while_it_inflates(bed: Bed) -> None:
     device, guest = bed.pair(memory=768 * MIB)
     GuestData(guest).write(128 * MIB)

@@ -7,7 +7,7 @@ import random
 import time
 
 from conftest import Bed
-from vmm import GuestData
+from vmm import Guest, GuestData
 from vmm.guest import MIB
 
 # dd takes its block from the heap and fills it: a demand that the guest cannot meet by reclaim.
@@ -67,6 +67,10 @@ cat >/run/sums <<'END'
 """
 
 
+def rounds_of_checks(guest: Guest) -> int:
+    return guest.check("cat /run/checker").split().count("round")
+
+
 def test_target_that_oscillates_at_speed(bed: Bed) -> None:
     device, guest = bed.pair()
     data = GuestData(guest, pages_per_file=64)
@@ -75,16 +79,18 @@ def test_target_that_oscillates_at_speed(bed: Bed) -> None:
     guest.check(CHECKER.format(sums=data.checksums()))
     choice, sizes = random.Random(1), [0, MIB, 32 * MIB, 96 * MIB, 128 * MIB]
     memory, changes, until = device.memory(), 0, time.monotonic() + 8
-    while time.monotonic() < until:
-        device.qmp.execute("balloon", value=memory - choice.choice(sizes))
-        changes += 1
-        time.sleep(choice.choice([0, 0.001, 0.02, 0.2]))
+    # On a busy host a round of checks takes some seconds.
+    while (late := time.monotonic() - until) < 0 or rounds_of_checks(guest) < 3:
+        assert late < 60, guest.check("cat /run/checker")
+        for _ in range(20):
+            device.qmp.execute("balloon", value=memory - choice.choice(sizes))
+            changes += 1
+            time.sleep(choice.choice([0, 0.001, 0.02, 0.2]))
     for size in (128 * MIB, 0):
         device.inflate_to(size)
     guest.check("touch /run/enough; while ! grep -q end /run/checker; do sleep 0.1; done")
     words = guest.check("cat /run/checker").split()
     assert set(words) == {"round", "end"}, words
-    rounds = words.count("round")
-    print(f"{changes} changes of the target, {rounds} rounds of checks")
-    assert changes > 100 and rounds >= 3
+    print(f"{changes} changes of the target, {words.count('round')} rounds of checks")
+    assert changes > 100
     assert data.damaged() == []

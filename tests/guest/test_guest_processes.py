@@ -15,6 +15,8 @@ from conftest import Bed
 from vmm import Device, GuestData
 from vmm.guest import MIB
 
+ONCE = pytest.mark.once(reason="it is about the device's processes")
+
 COUNTED = "--features=no-deflate-on-oom"
 ANY = "the driver has no part in it"
 
@@ -29,6 +31,7 @@ def status(pid: int) -> dict[str, list[str]]:
     return {name: words.split() for name, _, words in lines}
 
 
+@ONCE
 @pytest.mark.driver("stock", reason=ANY)
 def test_the_worker_is_confined(bed: Bed) -> None:
     device, guest = bed.pair()
@@ -50,6 +53,7 @@ def test_the_worker_is_confined(bed: Bed) -> None:
     assert guest.check("echo alive") == "alive\n"
 
 
+@ONCE
 @pytest.mark.driver("stock", reason=ANY)
 def test_what_each_process_has_open(bed: Bed) -> None:
     device, guest = bed.pair()
@@ -67,6 +71,7 @@ def test_what_each_process_has_open(bed: Bed) -> None:
     assert held["worker maps"] and not held["parent maps"]
 
 
+@ONCE
 @pytest.mark.driver("stock", reason=ANY)
 def test_no_worker_without_its_parent(bed: Bed) -> None:
     device, guest = bed.pair()
@@ -91,6 +96,7 @@ def upgrade(device: Device) -> None:
         time.sleep(0.01)
 
 
+@ONCE
 def test_upgrade_while_memory_moves(bed: Bed, workdir: pathlib.Path) -> None:
     """SIGHUP: another program goes on, and neither guest nor operator notices."""
     program = workdir / "vhost-user-balloon"
@@ -117,6 +123,7 @@ def test_upgrade_while_memory_moves(bed: Bed, workdir: pathlib.Path) -> None:
     device.refresh_stats()
 
 
+@ONCE
 @pytest.mark.driver("stock", reason=ANY)
 def test_upgrade_to_a_program_that_does_not_run(bed: Bed, workdir: pathlib.Path) -> None:
     program = workdir / "vhost-user-balloon"

@@ -13,11 +13,16 @@ from test_guest_health import changes, wait_for_health
 from vmm import GuestData, QemuGuest
 from vmm.guest import MIB
 
+ONCE = pytest.mark.once(reason="it is about QEMU's messages")
+#: They show what others have, to compare ours with.
+NOTHING_OF_OURS = pytest.mark.once(driver="stock", reason="neither device nor driver is ours")
+
 pytestmark = pytest.mark.vmm("qemu", reason="it is about QEMU")
 
 BALLOON = "/machine/peripheral/balloon0"
 
 
+@ONCE
 def test_a_stopped_machine_is_paused_and_not_hung(bed: Bed) -> None:
     """Its operator has stopped it, of which the front end tells the device."""
     device = bed.device("--features=no-page-reporting", "--health-factors=1.1,1.3")
@@ -102,6 +107,7 @@ def fresh_stats(guest: QemuGuest) -> dict[str, Any]:
         time.sleep(0.1)
 
 
+@NOTHING_OF_OURS
 def test_the_driver_with_a_balloon_of_qemu(bed: Bed) -> None:
     """It drops in: the device it was made for is another one."""
     guest = bed.qemu_guest(own_balloon="")
@@ -129,6 +135,7 @@ def test_the_driver_with_a_balloon_of_qemu(bed: Bed) -> None:
     assert data.damaged() == [] and kept.damaged() == []
 
 
+@NOTHING_OF_OURS
 def test_all_features_of_a_balloon_of_qemu(bed: Bed) -> None:
     guest = bed.qemu_guest(512 * MIB, "deflate-on-oom=on,free-page-reporting=on,page-poison=on")
     guest.load_balloon()
@@ -149,6 +156,7 @@ def test_all_features_of_a_balloon_of_qemu(bed: Bed) -> None:
     assert kept.damaged() == []
 
 
+@NOTHING_OF_OURS
 def test_a_legacy_balloon_of_qemu(bed: Bed) -> None:
     """Without VERSION_1: the first statistics are ignored, configuration is little-endian."""
     guest = bed.qemu_guest(own_balloon="disable-modern=on,disable-legacy=off")

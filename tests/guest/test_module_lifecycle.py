@@ -66,14 +66,14 @@ echo $i times
 def test_two_hundred_times_under_load(bed: Bed) -> None:
     """The target moves, statistics are pushed, and a hog makes messages, whatever is loaded."""
     device = bed.device("--features=no-page-reporting,stats-push,message", *GIVES_WAY)
-    guest = bed.guest(device)
+    guest, times = bed.guest(device), 60 if bed.platform.brief else 200
     data = GuestData(guest)
     data.write(48 * MIB)
     data.thin_out()
     before = plain(guest)
     hogs = Program(guest, "while [ ! -e /run/enough ]; do "
                           "(hog 110 1024 1 & sleep 1; kill $!); done")
-    load = Program(guest, COME_AND_GO.format(times=200))
+    load = Program(guest, COME_AND_GO.format(times=times))
     dice, begun = random.Random(1), time.monotonic()
     while load.status() is None:
         assert time.monotonic() - begun < 120, load.output()
@@ -82,13 +82,13 @@ def test_two_hundred_times_under_load(bed: Bed) -> None:
             device.qmp.execute("balloon", value=(256 - dice.choice([0, 8, 32, 64, 96])) * MIB)
             time.sleep(dice.choice([0, 0.002, 0.01, 0.03]))
         device.qmp.events.clear()
-    assert load.output().split() == ["200", "times"], load.output()
+    assert load.output().split() == [str(times), "times"], load.output()
     guest.check("touch /run/enough")
     hogs.wait()
     state = device.query()
-    print(f"200 times in {time.monotonic() - begun:.1f} s, {state['inflated'] // MIB} MiB in and "
-          f"{state['deflated'] // MIB} out, {state['pressure']['messages']}")
-    assert state["held"] == 0 and state["inflated"] > 500 * MIB
+    print(f"{times} times in {time.monotonic() - begun:.1f} s, {state['inflated'] // MIB} MiB in "
+          f"and {state['deflated'] // MIB} out, {state['pressure']['messages']}")
+    assert state["held"] == 0 and state["inflated"] > times * 2 * MIB
     assert state["inflated"] == state["deflated"], "each page was handed back in order"
     guest.check("echo 3 >/proc/sys/vm/drop_caches")
     free_again(guest, before)

@@ -7,13 +7,16 @@
 # shellcheck disable=SC2034  # the lists are used by ../../run
 
 packages_build=(gcc libc6-dev meson ninja-build pkgconf python3 libuv1-dev libjson-c-dev
-	libseccomp-dev libcap-ng-dev scdoc)
+	libseccomp-dev libcap-ng-dev libinih-dev libmicrohttpd-dev libsystemd-dev libncurses-dev
+	libedit-dev scdoc)
 packages_guest=(user-mode-linux busybox-static cpio util-linux)
 packages_module_uml=(user-mode-linux gcc libc6-dev make flex bison bc xz-utils perl)
 packages_module_debian=(gcc-12 make kmod libelf1)
 packages_module_trixie=(debootstrap kmod util-linux)
+packages_libvirt=(libvirt-clients libvirt-daemon-driver-qemu)
+packages_sim=("${packages_build[@]}" python3-matplotlib)
 packages_test=("${packages_build[@]}" "${packages_guest[@]}" "${packages_module_uml[@]}"
-	libcmocka-dev python3-pytest procps strace dkms)
+	libcmocka-dev libvirt-dev python3-pytest python3-matplotlib procps strace dkms zstd zsh)
 packages_demo=("${packages_build[@]}" "${packages_guest[@]}")
 packages_bench=("${packages_build[@]}" "${packages_guest[@]}" valgrind strace)
 packages_clang=(clang libclang-rt-14-dev llvm-14)

@@ -11,6 +11,7 @@ import time
 from .guest import GuestError, Result
 
 READY = b"AGENT-READY\n"
+WAITING = b"AGENT-WAITS\n"
 PIECE = 2048  # well under the 4096 bytes that a terminal takes before its reader has read them
 
 
@@ -21,10 +22,14 @@ class Channel:
         self._sock = sock
         self._buffer = b""
 
-    def wait_ready(self, timeout: float) -> None:
+    def wait_ready(self, timeout: float, word: bytes = READY) -> None:
         deadline = time.monotonic() + timeout
-        while not self._line(deadline).endswith(READY):
+        while not self._line(deadline).endswith(word):
             pass
+
+    def say(self, line: str, timeout: float) -> None:
+        """A line for whoever waits for one before there is an agent."""
+        self._send(line.encode() + b"\n", time.monotonic() + timeout)
 
     def run(self, script: str, timeout: float) -> Result:
         deadline = time.monotonic() + timeout

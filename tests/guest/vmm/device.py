@@ -119,6 +119,14 @@ class Device:
             time.sleep(0.001)
         return pid
 
+    def pause(self) -> None:
+        """Stop the process that serves guest and monitor: neither gets an answer."""
+        os.kill(self.worker(), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo pause()."""
+        os.kill(self.worker(), signal.SIGCONT)
+
     def _find_worker(self) -> int:
         path = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children")
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -159,14 +167,15 @@ class Device:
     def wait_for(self, what: str, holds: Callable[[dict[str, Any]], bool],
                  timeout: float = 30.0) -> dict[str, Any]:
         """Poll query() until `holds` is true of it, and return it; `what` is for the error."""
-        deadline = time.monotonic() + timeout
+        deadline, pause = time.monotonic() + timeout, 0.005
         while True:
             state = self.query()
             if holds(state):
                 return state
             if time.monotonic() > deadline:
                 raise DeviceError(f"waited {timeout:.0f} s for {what}: {state}\n{self.stderr()}")
-            time.sleep(0.005)
+            time.sleep(pause)
+            pause = min(1.1 * pause, 0.03)  # who waits for long needs no processor for it
 
     def inflate_to(self, size: int, timeout: float = 30.0) -> dict[str, Any]:
         """Set the balloon's size in bytes and wait until driver and device agree that it has it."""

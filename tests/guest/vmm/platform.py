@@ -9,7 +9,8 @@ import pathlib
 
 from .guest import MIB, Guest, MissingPackage
 from .initramfs import build_initramfs
-from .qemu import BOOT_MODULES, QemuGuest, find_kernel, find_qemu
+from .qemu import BOOT_MODULES, QemuGuest, Snapshot, find_kernel, find_qemu
+from .snapshot import Snapshots
 from .uml import MODULES, UmlGuest
 
 DRIVERS = ("stock", "aerostat")
@@ -37,14 +38,20 @@ class Platform:
     vmm: str
     kernel: str  # by its version, "6.1" on user-mode-linux
     initramfs: pathlib.Path
+    #: Where guests under QEMU go on from; None: they boot, each of them.
+    snapshots: Snapshots | None = None
+    #: Whether what goes on for long, or many times, is to go on for less.
+    brief: bool = False
 
     def guest(self, workdir: pathlib.Path, memory: int = 256 * MIB,
               balloon: pathlib.Path | None = None, disk: pathlib.Path | None = None,
-              kernel_options: tuple[str, ...] = ()) -> Guest:
-        """A guest that is not started yet; the arguments are those of ProcessGuest."""
+              kernel_options: tuple[str, ...] = (), boots: bool = False) -> Guest:
+        """A guest that is not started yet; the arguments are those of ProcessGuest. `boots`: it
+        does not go on from a snapshot."""
         common = self.initramfs, workdir, memory, balloon, disk, kernel_options
         guest = (UmlGuest(*common) if self.vmm == "uml" else
-                 QemuGuest(find_kernel(self.kernel), *common))
+                 QemuGuest(find_kernel(self.kernel), *common,
+                           snapshot=None if boots else self._snapshot(memory, kernel_options)))
         guest.driver = self.driver
         return guest
 
@@ -53,14 +60,19 @@ class Platform:
                    balloon: pathlib.Path | None = None) -> QemuGuest:
         """A guest for tests of what only QEMU has; the arguments are those of QemuGuest."""
         guest = QemuGuest(find_kernel(self.kernel), self.initramfs, workdir, memory, balloon,
-                          own_balloon=own_balloon)
+                          own_balloon=own_balloon, snapshot=self._snapshot(memory, ()))
         guest.driver = self.driver
         return guest
 
+    def _snapshot(self, memory: int, kernel_options: tuple[str, ...]) -> Snapshot | None:
+        return self.snapshots.get(memory, kernel_options) if self.snapshots is not None else None
 
-def build_platform(driver: str, vmm: str, kernel: str, target: pathlib.Path) -> Platform:
+
+def build_platform(driver: str, vmm: str, kernel: str, target: pathlib.Path,
+                   snapshots: pathlib.Path | None = None, brief: bool = False) -> Platform:
     """Pack the initramfs `target`, with our driver if there is one, and must be if `driver` says
-    so. MissingPackage tells what is not there that is needed."""
+    so. `snapshots`: an empty folder; guests under QEMU need not boot then, most of the time.
+    MissingPackage tells what is not there that is needed."""
     ours = None
     try:
         ours = our_driver("uml" if vmm == "uml" else kernel)
@@ -70,5 +82,7 @@ def build_platform(driver: str, vmm: str, kernel: str, target: pathlib.Path) -> 
     if vmm == "uml":
         return Platform(driver, vmm, "6.1", build_initramfs(MODULES, target, ours))
     find_qemu()
-    return Platform(driver, vmm, kernel,
-                    build_initramfs(find_kernel(kernel).modules, target, ours, BOOT_MODULES))
+    found = find_kernel(kernel)
+    build_initramfs(found.modules, target, ours, BOOT_MODULES)
+    return Platform(driver, vmm, kernel, target,
+                    Snapshots(found, target, snapshots) if snapshots is not None else None, brief)

@@ -42,6 +42,15 @@ class ProcessGuest(Guest):
         """What to run in `home`, the guest's own directory: the agent talks over the file
         descriptor `channel`, the kernel prints to the file `console` or to standard output."""
 
+    def _files(self) -> list[int]:
+        """File descriptors for the process, besides the channel."""
+        return []
+
+    def _ready(self, timeout: float) -> None:
+        """Wait for the agent's first word."""
+        assert self._channel is not None
+        self._channel.wait_ready(timeout)
+
     def _environment(self) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "HOME": str(self._home)}
 
@@ -55,9 +64,10 @@ class ProcessGuest(Guest):
             self._process = subprocess.Popen(
                 self._command(self._home, theirs.fileno()), stdin=subprocess.DEVNULL,
                 stdout=console, stderr=subprocess.STDOUT, cwd=self._home,
-                pass_fds=[theirs.fileno()], start_new_session=True, env=self._environment())
+                pass_fds=[theirs.fileno(), *self._files()], start_new_session=True,
+                env=self._environment())
         try:
-            self._channel.wait_ready(BOOT_TIMEOUT)
+            self._ready(BOOT_TIMEOUT)
         except GuestError as error:
             raise GuestError(f"{error}\n{self._last_words()}") from error
 
@@ -151,4 +161,4 @@ class ProcessGuest(Guest):
         return self._process.pid
 
     def _last_words(self) -> str:
-        return "the console's last lines:\n" + "\n".join(self.console().splitlines()[-40:])
+        return "the console's last lines:\n" + "\n".join(self.console().splitlines()[-100:])

@@ -44,12 +44,20 @@ class QmpClient:
         self.send(command, **arguments)
         return self.receive()
 
+    def execute_as_is(self, command: str, arguments: dict[str, Any]) -> Any:
+        """The same for arguments that have a `_` in their names."""
+        self._send(command, arguments)
+        return self.receive()
+
     def send(self, command: str, **arguments: Any) -> None:
         """Send a command; receive() gets the answer."""
+        self._send(command, {k.replace("_", "-"): v for k, v in arguments.items()})
+
+    def _send(self, command: str, arguments: dict[str, Any]) -> None:
         self._next_id += 1
         request: dict[str, Any] = {"execute": command, "id": self._next_id}
         if arguments:
-            request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
+            request["arguments"] = arguments
         self._sock.settimeout(self._timeout)
         self._sock.sendall(json.dumps(request).encode() + b"\n")
 
