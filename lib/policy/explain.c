@@ -92,9 +92,22 @@ static size_t finish(struct text *t)
 	return t->at;
 }
 
+/* Levels of messages about pressure; one that nobody knows is as bad as can be. */
+static const char *pressure_words(uint32_t level)
+{
+	static const char *const words[VIRTIO_BALLOON_PRESSURE_NR] = {
+		[VIRTIO_BALLOON_PRESSURE_UNSPECIFIED] = "it did not say how short",
+		[VIRTIO_BALLOON_PRESSURE_LOW] = "low pressure",
+		[VIRTIO_BALLOON_PRESSURE_MEDIUM] = "medium pressure",
+		[VIRTIO_BALLOON_PRESSURE_CRITICAL] = "critical pressure",
+	};
+
+	return level < VIRTIO_BALLOON_PRESSURE_NR ? words[level] : "unknown pressure";
+}
+
 /* Why, after "because ". */
 static const char *const because[] = {
-	[REASON_PRESSURE] = "the guest reported pressure of level ",
+	[REASON_PRESSURE] = "the guest said that memory is short: ",
 	[REASON_VERDICT] = "the guest is ",
 	[REASON_SILENT_SHORT] = "the guest went silent when it was short of memory",
 	[REASON_TOOK_BACK] = "its driver took memory back by itself, as it does before a kill",
@@ -148,7 +161,7 @@ static void put_reason(struct text *t, const struct decision *d)
 	put(t, ", because ");
 	put(t, because[d->reason]);
 	if (d->reason == REASON_PRESSURE)
-		put_number(t, d->pressure);
+		put(t, pressure_words(d->pressure));
 	else if (d->reason == REASON_VERDICT)
 		put(t, verdict_name(d->verdict));
 }

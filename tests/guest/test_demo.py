@@ -50,12 +50,14 @@ def in_a_pipe(environment: dict[str, str]) -> None:
     assert time.monotonic() - started < 60  # beside another one
     assert "\x1b" not in text and "\r" not in text
     assert text.endswith("It all worked.\n")
-    assert len(re.findall(r"^ *[0-9.]+s  \w", text, re.MULTILINE)) == 10
+    assert len(re.findall(r"^ *[0-9.]+s  \w", text, re.MULTILINE)) == 13
     for fact in (r"got back +\d+ MiB", r"= \d+ MiB/s", r"\(SIGSTOP\) +unresponsive",
                  r"\(SIGCONT\) +healthy", r"another serves the same guest, \d+ ms",
                  r"Push interval of 100 ms +[12]\d statistics",
                  r"The guest tells \([a-z, ]+\) +answered after \d+ us",
-                 r"has its memory +after \d+ ms; nothing was killed"):
+                 r"has its memory +after \d+ ms; nothing was killed",
+                 r"\$ aerostat list\nNAME +STATE", r"\nbatch +serving +healthy",
+                 r"\$ aerostat explain batch\nbatch: (raised|released) "):
         assert re.search(fact, text), fact
     assert max(map(len, text.splitlines())) < 100
     assert_nothing_left(environment)

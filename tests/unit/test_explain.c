@@ -77,7 +77,7 @@ static void sentences(void **state)
 	d.to = 4 * GIB;
 	explain_decision(&d, "a\nb\x7f", buf, sizeof(buf));
 	assert_non_null(strstr(buf, "a?b?: released fully, from 3.0 GiB to 4.0 GiB, because the "
-				    "guest reported pressure of level 3"));
+				    "guest said that memory is short: critical pressure"));
 	d.reason = REASON_VERDICT;
 	d.verdict = VERDICT_THRASHING;
 	explain_decision(&d, "x", buf, sizeof(buf));
