@@ -324,8 +324,10 @@ static void on_gap(uv_timer_t *timer)
 	push_backend(timer->data);
 }
 
-void frontend_config_changed(struct frontend *f)
+void frontend_config_changed(struct frontend *f, bool at_once)
 {
+	if (at_once)
+		f->told_ms = 0;
 	vu_session_config_changed(&f->session);
 	push_backend(f);
 }

@@ -89,9 +89,15 @@ void frontend_run_rings(struct frontend *f, uint32_t rings);
 /* Buffers that a ring has served: with the ring, what names the one in hand. */
 uint64_t frontend_served(const struct frontend *f, uint32_t ring);
 
-/* balloon_ops.notify, .queue_broken and .config_changed */
+/* balloon_ops.notify and .queue_broken */
 void frontend_notify(struct frontend *f, uint32_t queue);
 void frontend_queue_broken(struct frontend *f, uint32_t queue);
-void frontend_config_changed(struct frontend *f);
+
+/*
+ * The configuration has changed: tells the front end, when it may be told. Not at once: it may wait
+ * for CONFIG_GAP_MS since the last time. At once is what the guest counts on, as a target that is
+ * to be there before its message is acknowledged.
+ */
+void frontend_config_changed(struct frontend *f, bool at_once);
 
 #endif

@@ -150,7 +150,7 @@ static void on_config_changed(void *opaque)
 {
 	struct server *s = opaque;
 
-	frontend_config_changed(&s->frontend);
+	frontend_config_changed(&s->frontend, !s->commanded);
 }
 
 static void on_notify(void *opaque, uint32_t queue)
@@ -337,7 +337,9 @@ void server_set_guest_size(struct server *s, uint64_t bytes)
 	if (s->guest_size_pending)
 		return;
 	total = guest_mem_total(s->balloon.mem);
+	s->commanded = true;
 	balloon_set_target(&s->balloon, (total - min_u64(bytes, total)) >> PAGE_SHIFT);
+	s->commanded = false;
 }
 
 int server_guest_size(const struct server *s, uint64_t *bytes)

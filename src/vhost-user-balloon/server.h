@@ -54,6 +54,7 @@ struct server {
 	bool leaving; /* another worker takes over */
 	int leave_looks;
 
+	bool commanded;          /* what changes now does so because an operator wishes it */
 	bool guest_size_pending; /* the wish settings.guest_size waits for the guest's size */
 };
 

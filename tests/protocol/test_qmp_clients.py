@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pathlib
+import select
 import subprocess
 import sys
 from typing import Any, Callable, Iterator
@@ -235,7 +236,9 @@ def test_shell_shows_events(shell: Shell, device: Device, guest: Guest) -> None:
             while "'event': 'VMM_DISCONNECTED'" not in said:
                 process.stdin.write("\n")
                 process.stdin.flush()
-                said = process.stdout.readline()
+                # It may not have come yet, and then there is nothing but another prompt.
+                while select.select([process.stdout], [], [], 0.2)[0]:
+                    said += os.read(process.stdout.fileno(), 4096).decode()
         finally:
             process.kill()
 
