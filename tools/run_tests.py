@@ -279,10 +279,35 @@ class Interruption:
         cls.number = number
 
 
+def reap_orphans(*ours: int) -> None:
+    """Takes the status of children that have ended, but for those processes. Whose parent ends
+    becomes our child; somebody who waits for it to be gone (libvirt, for a QEMU that it has asked
+    what it can do) would wait for us."""
+    for pid in zombies():
+        if pid not in ours:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+
+
+def zombies() -> list[int]:
+    """Children of this process that have ended."""
+    try:
+        text = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+        return [int(pid) for pid in text.split()
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
+    except OSError:
+        return []  # one of them is gone: the next time, then
+
+
 def wait_for(process: "subprocess.Popen[str]", timeout_s: float, heed_signals: bool) -> bool:
     """True when the process ended in time, False when not or when a signal has come."""
-    deadline = time.monotonic() + timeout_s
+    deadline, looked = time.monotonic() + timeout_s, time.monotonic()
     while process.poll() is None:
+        if time.monotonic() > looked + 0.2:
+            looked = time.monotonic()
+            reap_orphans(process.pid)
         if time.monotonic() > deadline or (heed_signals and Interruption.number is not None):
             return False
         time.sleep(0.02)
