@@ -307,3 +307,28 @@ def test_interrupt_ends_suites_at_once(tmp_path: Path, number: signal.Signals) -
         process.kill()
         process.wait()
     assert all(gone(int(path.read_text())) for path in pids)
+
+
+def test_whose_parent_ended_does_not_stay_a_zombie(tmp_path: Path) -> None:
+    """Who waits until a process is gone, and is not its parent, waits for us to take its status."""
+    script = ("import os, pathlib, time\n"
+              "first = os.fork()\n"
+              "if first == 0:\n"
+              "    second = os.fork()\n"
+              "    if second == 0:\n"
+              "        time.sleep(0.1)\n"
+              "        os._exit(0)\n"
+              f"    pathlib.Path('{tmp_path}/pid').write_text(str(second))\n"
+              "    os._exit(0)\n"
+              "os.waitpid(first, 0)\n"
+              f"pid = pathlib.Path('{tmp_path}/pid').read_text()\n"
+              "end = time.monotonic() + 10\n"
+              "while os.path.exists('/proc/' + pid):\n"
+              "    if time.monotonic() > end: os._exit(1)\n"
+              "    time.sleep(0.05)\n")
+    code = ("import subprocess, sys\nimport run_tests\nrun_tests.adopt_orphans()\n"
+            f"process = subprocess.Popen([sys.executable, '-c', {script!r}], text=True)\n"
+            "assert run_tests.wait_for(process, 20, heed_signals=False)\n"
+            "sys.exit(process.returncode)\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=False)
+    assert done.returncode == 0
