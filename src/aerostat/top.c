@@ -159,7 +159,7 @@ static void set_target(struct top *t)
 	}
 	if (control_start(t->ctx->control, automatic ? "reset-vm" : "set-vm", args,
 			  t->ctx->timeout_ms, on_set, t) < 0)
-		tell(t, "it cannot be asked for now");
+		tell(t, "it cannot be asked at this moment");
 }
 
 /* --- keys ------------------------------------------------------------------------------------ */

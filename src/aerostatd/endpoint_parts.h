@@ -145,7 +145,7 @@ void endpoint_forget_driver(struct endpoint *e);
 void endpoint_tell(struct endpoint *e, enum endpoint_change what);
 void endpoint_tell_all(struct endpoint *e, unsigned int changes);
 
-/* Gives it up for now, for that reason; the timer tries it again. */
+/* Gives the connection up, for that reason; the timer tries it again. */
 void endpoint_rest(struct endpoint *e, enum endpoint_absence absence, const char *why);
 
 /* An endpoint whose backend is called by its timer at once; else as endpoint_new(). */
