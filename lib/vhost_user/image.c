@@ -50,10 +50,9 @@ void vu_session_save(const struct vu_session *s, struct vu_image *image)
 	image->backend_fd = s->backend_fd;
 	image->log_fd = s->log_fd;
 	image->log_file_fd = s->log.backing.fd;
-	image->config_change_due = s->config_change_due;
 	image->loading = s->loading;
 	image->loaded = s->loaded;
-	image->zero[0] = 0;
+	image->zero[0] = image->zero[1] = 0;
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
 		image->ring[i] = save_ring(&s->ring[i]);
 	save_memory(&s->memory, image);
@@ -142,7 +141,8 @@ static void restore_fields(struct vu_session *s, const struct vu_image *image)
 	s->protocol_features = image->protocol_features;
 	s->backend_fd = image->backend_fd;
 	s->log_fd = image->log_fd;
-	s->config_change_due = image->config_change_due;
+	/* Whether the last change was told is known to nobody; twice does no harm. */
+	s->config_change_due = true;
 	s->loading = image->loading;
 	s->loaded = image->loaded;
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)

@@ -53,10 +53,9 @@ struct vu_image {
 	int32_t backend_fd;
 	int32_t log_fd;      /* for signals */
 	int32_t log_file_fd; /* the log itself */
-	bool config_change_due;
 	bool loading;
 	bool loaded;
-	uint8_t zero[1];
+	uint8_t zero[2];
 	struct vu_ring_image ring[VU_MAX_QUEUES];
 	struct vu_region_image region[GUEST_MEM_MAX_REGIONS]; /* n_regions of them */
 };
@@ -67,9 +66,9 @@ static_assert(sizeof(struct vu_image) == 56 + 96 * VU_MAX_QUEUES + 40 * GUEST_ME
 
 /*
  * Writes all of *image but the regions that there are not. Cheap enough to be done for each buffer;
- * whoever saves that often and wants it cheaper still saves only ring[].vq and config_change_due
- * (struct vu_ring, vq.st): the rest changes with messages, and when vu_session_stop_ring() or
- * vu_session_backend_lost() is called.
+ * whoever saves that often and wants it cheaper still saves only ring[].vq (struct vu_ring, vq.st):
+ * the rest changes with messages, and when vu_session_stop_ring() or vu_session_backend_lost() is
+ * called.
  */
 void vu_session_save(const struct vu_session *s, struct vu_image *image);
 
@@ -78,7 +77,8 @@ void vu_session_save(const struct vu_session *s, struct vu_image *image);
  * that they had when they came; when all is there, calls ring_ops.memory_changing and
  * memory_changed; starts the rings that ran with vq_recover(); when all of them run, calls
  * ring_ops.ring_started for each, resumed. Rings that were broken are broken. The device's ops are
- * not called: its own state is the caller's to bring back, beforehand.
+ * not called: its own state is the caller's to bring back, beforehand. The front end is to be told
+ * that the configuration has changed: it may have, with nobody left to say so.
  *
  * The descriptors are the session's from here on, also on failure, except after -EBADF. Errors,
  * with s->error set; the session is then to be ended:

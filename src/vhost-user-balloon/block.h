@@ -25,7 +25,7 @@
 #include "settings.h"
 #include "vhost_user/image.h"
 
-#define BLOCK_VERSION 1U
+#define BLOCK_VERSION 2U
 
 /* A part of the file of held bits (reclaim.h): enough for 64 TiB of guest memory. */
 #define BLOCK_HELD_BYTES (1ULL << 31)
@@ -38,7 +38,6 @@
 struct block_hot {
 	uint32_t cold; /* which copy goes with it */
 	bool valid;    /* something was committed */
-	bool config_change_due;
 	struct vq_state vq[VU_MAX_QUEUES];
 	struct balloon_state balloon;
 	struct health health;

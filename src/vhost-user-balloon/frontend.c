@@ -543,7 +543,6 @@ int frontend_restore(struct frontend *f, const struct block_hot *hot, const stru
 	image = cold->image;
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
 		image.ring[i].vq = hot->vq[i];
-	image.config_change_due = hot->config_change_due;
 	f->connection = cold->session;
 	f->restored = hot;
 	f->restored_cold = cold;

@@ -9,7 +9,6 @@ static void save_hot(const struct server *s, struct block_hot *hot)
 	const struct vu_session *session = &s->frontend.session;
 
 	hot->valid = true;
-	hot->config_change_due = session->config_change_due;
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
 		hot->vq[i] = session->ring[i].vq.st;
 	hot->balloon = s->balloon.st;

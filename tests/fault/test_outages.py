@@ -13,12 +13,12 @@ from typing import Any, Callable
 
 import pytest
 
-from balloon import INFLATE, PAGE, STATS, STATS_PUSH, Guest, stat
+from balloon import FREE_PAGE_HINT, INFLATE, MIB, PAGE, STATS, STATS_PUSH, Guest, stat
 from faults import HELPER, PARENT, WORKER, Faults
 from process import Device
 from qmp import Client
 from rings import Seg
-from vhost_user import FrontEnd, Req, state, wait_for
+from vhost_user import CONFIG_CHANGE, FrontEnd, Req, state, wait_for
 
 Spawn = Callable[..., Device]
 YEAR_S = 365 * 24 * 3600
@@ -190,6 +190,28 @@ def test_17_stopped_and_continued(spawn: Spawn, which: str) -> None:
     goes_on(guest, monitor, 50)
     device.close(guest)
     assert second.alive()
+
+
+@pytest.mark.parametrize("command, arguments", [
+    ("balloon", {"value": MIB}),
+    ("set-stats-push-interval", {"interval-ms": 250}),
+    ("free-page-hint", {"action": "start"}),
+])
+def test_17_worker_dies_before_it_tells_of_a_change(spawn: Spawn, faults: Faults, command: str,
+                                                    arguments: dict[str, Any]) -> None:
+    """What an operator changed is in force with its successor, so the guest has to hear of it."""
+    device = spawn("--features=stats-push", environment=faults.environment)
+    guest, monitor = device.guest(extra=[FREE_PAGE_HINT, STATS_PUSH]), device.monitor()
+    monitor.device()
+    guest.back.drain()
+    faults.arm(WORKER, "send", "STOP")
+    monitor.send({"execute": command, "arguments": arguments})
+    wait_for(faults.hits, "the message that is not sent")
+    faults.disarm()
+    assert guest.back.next(0) is None
+    device.kill_worker()
+    assert guest.back.next() == CONFIG_CHANGE
+    goes_on(guest, device.monitor(), 0)
 
 
 def test_17_worker_that_never_gets_ready(spawn: Spawn, faults: Faults) -> None:
