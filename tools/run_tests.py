@@ -6,9 +6,11 @@ The C programs are those that meson knows (`meson introspect --tests`); they rep
 still tells how far a program came when it crashed.  The Python suites are the directories below
 tests/ that hold test_*.py files, and tools/ itself.  The suite `guest` is tests/guest with the
 balloon driver that comes with the kernel, `module` the same tests with ours, which is built first.
-With --vmm=qemu these two run, and no others, on QEMU with each of Debian's kernels: some at once,
-each in a process of this program, whose output is shown when it has ended. Tests about which kernel
-and driver have no say run with one of them then, unless --full is given.
+With --vmm=qemu these two run, and no others, on QEMU with each of Debian's kernels. Tests about
+which kernel and driver have no say run with one of them then, unless --full is given.
+
+Several suites run at once, each in a process of this program, whose output is shown when it has
+ended.
 
 Each program and each suite runs in a process group of its own, and whatever a test starts becomes a
 child of this process when its own parent goes: nothing outlives a run, also an interrupted one, and
@@ -19,11 +21,9 @@ nobody looked at: reports go to files, and files that are there afterwards are c
 """
 
 import argparse
-import ctypes
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -34,19 +34,21 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from descendants import (GRACE_S, Interrupted, Interruption, adopt_orphans, end_groups, end_orphans,
+                         processor_seconds, run_group)
+
 PYTHON = "/usr/bin/python3"
 PYTEST_TIMEOUT_S = 1200
 EMULATED_TIMEOUT_S = 2400  # for the same tests where QEMU emulates the processor
 MODULE_TIMEOUT_S = 1800  # to fetch a kernel, the first time, and build a module for it
 KERNELS = ("6.1", "6.12", "7.2")  # of guests on QEMU
 MORE_AT_ONCE = 1  # suites than processors: many tests wait for a time to pass
-GRACE_S = 15  # for an interrupted suite to end its guests and devices
 ORPHANS_S = 5  # for what a test has already told to end
-PR_SET_CHILD_SUBREAPER = 36
 EXIT_SKIPPED = 77  # what a test program without TAP returns for "skipped", as meson has it
 
 COUNTS = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
 LEFT_OUT = re.compile(r"^left out: (\d+) ", re.MULTILINE)  # conftest.py of the guest tests
+PERCENT = re.compile(r"\[ *(\d+)%\]$", re.MULTILINE)  # as pytest says how far it is
 TAP_PLAN = re.compile(r"^1\.\.(\d+)")
 TAP_RESULT = re.compile(r"^(not )?ok\b(.*)$")
 
@@ -211,145 +213,27 @@ def test_bed_lacks(kernel: str) -> str:
     return ", ".join(name for name in (kernel, "qemu") if name not in entries)
 
 
-def adopt_orphans() -> None:
-    """From here on descendants whose parent ends become children of this process."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
-def living_children() -> dict[int, str]:
-    """Children of this process that still run, with their command lines; reaps the others."""
-    children = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            pid = int(folder.name)
-            if parent == os.getpid() and os.waitpid(pid, os.WNOHANG)[0] == 0:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                children[pid] = b" ".join(words).decode(errors="replace").strip()
-        except OSError:
-            pass  # gone since
-    return children
-
-
-def end_orphans(patience_s: float) -> list[str]:
-    """Ends what is still running below this process; returns what did not end by itself."""
-    deadline = time.monotonic() + patience_s
-    while living_children() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    left = []
-    while children := living_children():  # ending a parent brings up its children
-        for pid, command in children.items():
-            left.append(f"left running: {command[:200]}")
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    return left
-
-
-def processor_seconds() -> float:
-    """What children that have ended, and theirs, have had of all processors."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def signal_group(process: "subprocess.Popen[str]", number: int) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
-
-
-class Interrupted(Exception):
-    """A signal has asked for the end; its argument is the signal's number."""
-
-
-class Interruption:
-    """Remembers signals until it is asked: an exception out of a handler could strike anywhere,
-    also inside of subprocess, which would be left with a lock held."""
-
-    number: int | None = None
-
-    @classmethod
-    def catch(cls) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, cls.handle)
-
-    @classmethod
-    def handle(cls, number: int, frame: object) -> None:
-        cls.number = number
-
-
-def reap_orphans(*ours: int) -> None:
-    """Takes the status of children that have ended, but for those processes. Whose parent ends
-    becomes our child; somebody who waits for it to be gone (libvirt, for a QEMU that it has asked
-    what it can do) would wait for us."""
-    for pid in zombies():
-        if pid not in ours:
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
-
-
-def zombies() -> list[int]:
-    """Children of this process that have ended."""
-    try:
-        text = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-        return [int(pid) for pid in text.split()
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
-    except OSError:
-        return []  # one of them is gone: the next time, then
-
-
-def wait_for(process: "subprocess.Popen[str]", timeout_s: float, heed_signals: bool) -> bool:
-    """True when the process ended in time, False when not or when a signal has come."""
-    deadline, looked = time.monotonic() + timeout_s, time.monotonic()
-    while process.poll() is None:
-        if time.monotonic() > looked + 0.2:
-            looked = time.monotonic()
-            reap_orphans(process.pid)
-        if time.monotonic() > deadline or (heed_signals and Interruption.number is not None):
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def end_groups(processes: "list[subprocess.Popen[str]]", grace_s: float) -> None:
-    """Ends processes that lead their own groups, by their own means if they find the time."""
-    for process in processes:
-        signal_group(process, signal.SIGINT)
-    deadline = time.monotonic() + grace_s
-    for process in processes:
-        wait_for(process, deadline - time.monotonic(), heed_signals=False)
-        signal_group(process, signal.SIGKILL)
-        process.wait()
-
-
-def run_group(process: "subprocess.Popen[str]", timeout_s: float) -> bool:
-    """Waits for a process that leads its own group; returns whether it had to be ended."""
-    in_time = wait_for(process, timeout_s, heed_signals=True)
-    if not in_time:
-        end_groups([process], GRACE_S)
-    if Interruption.number is not None:
-        end_orphans(0)
-        raise Interrupted(Interruption.number)
-    return not in_time
+def how_far(log: Path) -> str:
+    """What a suite's output so far says of it."""
+    percents = PERCENT.findall(log.read_text(errors="replace"))
+    return f" {percents[-1]} %" if percents else ""
 
 
 class Runner:
     """Runs programs and suites, prints as it goes, keeps the sum."""
 
     def __init__(self, root: Path, build: Path, scratch: Path, verbose: bool, match: str,
-                 results: str = "results") -> None:
+                 results: str = "results", built: str = "") -> None:
         """`scratch` is for what tests write; its path is short, since sockets go there. `results`:
-        where logs and reports go, below `build`."""
+        where logs and reports go, below `build`. `built`: for this kernel somebody else has seen to
+        our module."""
         self.root = root
         self.build = build
         self.scratch = scratch
         self.verbose = verbose
         self.match = match
         self.sum = Counts()
-        self.built: dict[str, bool] = {}  # by kernel: whether there is our module
+        self.built = {built: True} if built else {}  # by kernel: whether there is our module
         self.left_out = 0  # tests that run with another kernel only
         self.results = build / results
         shutil.rmtree(self.results, ignore_errors=True)
@@ -453,17 +337,32 @@ class Runner:
         # The longest first, or the last one would run alone for long.
         jobs.sort(key=lambda job: (job[0].needs_module, kernels.index(job[2])), reverse=True)
         if len(jobs) > 1:
-            self.run_at_once([(job.name, [PYTHON, str(self.root / "tools" / "run_tests.py"),
-                                          f"--build={self.build}", "--vmm=qemu",
-                                          f"--kernel={kernel}", f"--results=results/{job.name}",
-                                          *(["--full"] if full else []),
-                                          *(["-v"] if self.verbose else []),
-                                          *(["-k", self.match] if self.match else []), suite.name])
+            self.run_at_once([(job.name, self.alone(suite.name, job.name, "--vmm=qemu",
+                                                    f"--kernel={kernel}",
+                                                    *(["--full"] if full else [])))
                               for suite, job, kernel in jobs])
             return
         for _, job, _ in jobs:
             if self.have_module(job):
                 self.run_pytest(job)
+
+    def run_suites(self, suites: list[Suite]) -> None:
+        """Suites with user-mode-linux, or without any guest."""
+        suites = [suite for suite in suites if self.have_module(suite)]
+        if len(suites) == 1:
+            self.run_pytest(suites[0])
+            return
+        # Those with guests take longest, with our module more than with the kernel's.
+        suites.sort(key=lambda suite: (suite.needs_module, suite.module), reverse=True)
+        self.run_at_once([(suite.name, self.alone(suite.name, suite.name, "--no-programs",
+                                                  f"--built={suite.module}"))
+                          for suite in suites])
+
+    def alone(self, suite: str, name: str, *options: str) -> list[str]:
+        """The command that runs one suite in a process of its own, its results below `name`."""
+        return [PYTHON, str(self.root / "tools" / "run_tests.py"), f"--build={self.build}",
+                f"--results=results/{name}", *options, *(["-v"] if self.verbose else []),
+                *(["-k", self.match] if self.match else []), suite]
 
     def test_bed_misses(self, kernel: str) -> str:
         """What of the test bed is not there although it was tried to make it, and why."""
@@ -479,8 +378,13 @@ class Runner:
         """Commands that close with a line of counts, each with a name; what it said, with standard
         error, is shown when it has ended."""
         waiting, running = list(jobs), {}
+        shown = time.monotonic()
         try:
             while waiting or running:
+                if sys.stdout.isatty() and time.monotonic() > shown + 1:
+                    shown = time.monotonic()
+                    print("  ".join(name + how_far(self.results / f"{name}.log")
+                                    for name in running), end="\033[K\r", flush=True)
                 while waiting and len(running) < (os.cpu_count() or 1) + MORE_AT_ONCE:
                     name, command = waiting.pop(0)
                     print(f"{name}: running", flush=True)
@@ -558,6 +462,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true",
                         help="with QEMU: every test with every kernel, every guest booted")
     parser.add_argument("--results", default="results", help="a directory below that of the build")
+    # For the processes of this program that run one suite each.
+    parser.add_argument("--no-programs", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--built", default="", help=argparse.SUPPRESS)
     parser.add_argument("--list", action="store_true", help="name the suites and end")
     parser.add_argument("suites", nargs="*", metavar="SUITE")
     options = parser.parse_args(arguments)
@@ -572,7 +479,8 @@ def main(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
     root = Path(__file__).resolve().parent.parent
     build = options.build.resolve()
-    programs = load_programs(build) if options.vmm != "qemu" else []
+    with_programs = options.vmm != "qemu" and not options.no_programs
+    programs = load_programs(build) if with_programs else []
     suites = python_suites(root)
     if options.vmm == "qemu":
         suites = [suite for suite in suites if on_qemu([suite], "")]
@@ -580,7 +488,7 @@ def main(arguments: list[str]) -> int:
     if options.list:
         print("\n".join(known))
         return 0
-    if "unit" not in known and options.vmm != "qemu":
+    if "unit" not in known and with_programs:
         print("run test: the build has no unit tests; is cmocka installed?", file=sys.stderr)
         return 1
     unknown = [name for name in options.suites if name not in known]
@@ -591,7 +499,8 @@ def main(arguments: list[str]) -> int:
     suites = [suite for suite in suites if suite.name in wanted]
 
     with tempfile.TemporaryDirectory(prefix="aerostat-test-", ignore_cleanup_errors=True) as name:
-        runner = Runner(root, build, Path(name), options.verbose, options.match, options.results)
+        runner = Runner(root, build, Path(name), options.verbose, options.match, options.results,
+                        options.built)
         for program in programs:
             if program.suite in wanted and options.match in program.name:
                 runner.run_program(program)
@@ -599,9 +508,7 @@ def main(arguments: list[str]) -> int:
             kernels = [options.kernel] if options.kernel else list(KERNELS)
             runner.run_on_qemu(suites, kernels, options.full)
         else:
-            for suite in suites:
-                if runner.have_module(suite):
-                    runner.run_pytest(suite)
+            runner.run_suites(suites)
 
     if runner.left_out:
         print(f"left out: {runner.left_out} runs of tests with other kernels than "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import descendants
 import run_tests
 from run_tests import (Counts, Program, Runner, Suite, judge_child, judge_junit, judge_program,
                        on_qemu, parse_tap, python_suites)
@@ -123,10 +124,10 @@ def drive(tmp_path: Path, script: str, after: str) -> "subprocess.Popen[str]":
     """Another process that runs a shell script as a test program, as run_tests.py itself does."""
     text = (
         "from pathlib import Path\n"
-        "import run_tests\n"
-        "run_tests.adopt_orphans()\n"
+        "import descendants, run_tests\n"
+        "descendants.adopt_orphans()\n"
         "run_tests.ORPHANS_S = 0.5\n"
-        "run_tests.Interruption.catch()\n"
+        "descendants.Interruption.catch()\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "runner = run_tests.Runner(folder, folder, folder, False, '')\n"
         f"command = ['/bin/sh', '-c', {script!r}]\n"
@@ -143,7 +144,7 @@ def drive(tmp_path: Path, script: str, after: str) -> "subprocess.Popen[str]":
 def test_interrupt_ends_the_children(tmp_path: Path, number: signal.Signals, start: str) -> None:
     pid_file = tmp_path / "pid"
     script = f"{start}sh -c 'echo $$ >{pid_file}; sleep 60' & wait"
-    process = drive(tmp_path, script, "except run_tests.Interrupted:\n    raise SystemExit(3)")
+    process = drive(tmp_path, script, "except descendants.Interrupted:\n    raise SystemExit(3)")
     try:
         deadline = time.monotonic() + 20
         while not (pid_file.exists() and pid_file.read_text().strip()):
@@ -185,7 +186,8 @@ def runner_with_run(tmp_path: Path, run: str, match: str = "") -> Runner:
         " ('--driver', '--vmm', '--kernel')))\n"
         "    assert request.config.getoption('--kernel') != '7.2'\n")
     (tmp_path / "tools").mkdir()
-    shutil.copy(run_tests.__file__, tmp_path / "tools")
+    for module in (run_tests, descendants):
+        shutil.copy(module.__file__, tmp_path / "tools")
     return Runner(tmp_path, tmp_path / "build", tmp_path, verbose=False, match=match)
 
 
@@ -215,6 +217,31 @@ def test_module_that_builds(tmp_path: Path, match: str, passed: int) -> None:
     runner = runner_with_run(tmp_path, "exit 0", match)
     assert all(runner.have_module(suite) for suite in python_suites(tmp_path))
     assert runner.sum == Counts(passed=passed)
+
+
+def test_suites_run_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The module is built once for both, and nobody but who starts them runs C programs."""
+    runner = runner_with_run(tmp_path, f"echo built >>{tmp_path}/builds")
+    suites = python_suites(tmp_path)
+    runner.run_suites(suites)
+    assert (tmp_path / "builds").read_text() == "built\n"
+    assert runner.sum == Counts(passed=3)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[1:3] == ["module: running", "guest: running"]
+    runner.run_suites(suites[:1])
+    lines = capfd.readouterr().out.splitlines()
+    assert "guest: running" not in lines and runner.sum == Counts(passed=4)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("", ""),
+    ("guest: pytest tests/guest\n...    [ 70%]\n.....  [100%]\n3 passed", " 100 %"),
+    ("...    [  7%]\n....", " 7 %"),
+    ("fell by [ 70%] and more\n", ""),
+])
+def test_how_far_a_suite_is(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "log").write_text(text)
+    assert run_tests.how_far(tmp_path / "log") == expected
 
 
 def test_no_test_bed_is_said_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -286,13 +313,13 @@ def test_interrupt_ends_suites_at_once(tmp_path: Path, number: signal.Signals) -
     pids = [tmp_path / name for name in ("one", "two")]
     jobs = [(path.name, ["/bin/sh", "-c", f"setsid sh -c 'echo $$ >{path}; sleep 60' & wait"])
             for path in pids]
-    text = ("from pathlib import Path\nimport os, run_tests\n"
-            "run_tests.adopt_orphans()\nrun_tests.Interruption.catch()\n"
+    text = ("from pathlib import Path\nimport os, descendants, run_tests\n"
+            "descendants.adopt_orphans()\ndescendants.Interruption.catch()\n"
             "os.cpu_count = lambda: 2\n"
             f"folder = Path({str(tmp_path)!r})\n"
             "runner = run_tests.Runner(folder, folder, folder, False, '')\n"
             f"try:\n    runner.run_at_once({jobs!r})\n"
-            "except run_tests.Interrupted:\n    raise SystemExit(3)\n")
+            "except descendants.Interrupted:\n    raise SystemExit(3)\n")
     process = subprocess.Popen(
         [sys.executable, "-c", text], stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent)})
@@ -326,9 +353,9 @@ def test_whose_parent_ended_does_not_stay_a_zombie(tmp_path: Path) -> None:
               "while os.path.exists('/proc/' + pid):\n"
               "    if time.monotonic() > end: os._exit(1)\n"
               "    time.sleep(0.05)\n")
-    code = ("import subprocess, sys\nimport run_tests\nrun_tests.adopt_orphans()\n"
+    code = ("import subprocess, sys\nimport descendants\ndescendants.adopt_orphans()\n"
             f"process = subprocess.Popen([sys.executable, '-c', {script!r}], text=True)\n"
-            "assert run_tests.wait_for(process, 20, heed_signals=False)\n"
+            "assert descendants.wait_for(process, 20, heed_signals=False)\n"
             "sys.exit(process.returncode)\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=False)
     assert done.returncode == 0
