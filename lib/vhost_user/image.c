@@ -141,8 +141,6 @@ static void restore_fields(struct vu_session *s, const struct vu_image *image)
 	s->protocol_features = image->protocol_features;
 	s->backend_fd = image->backend_fd;
 	s->log_fd = image->log_fd;
-	/* Whether the last change was told is known to nobody; twice does no harm. */
-	s->config_change_due = true;
 	s->loading = image->loading;
 	s->loaded = image->loaded;
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)

@@ -77,8 +77,8 @@ void vu_session_save(const struct vu_session *s, struct vu_image *image);
  * that they had when they came; when all is there, calls ring_ops.memory_changing and
  * memory_changed; starts the rings that ran with vq_recover(); when all of them run, calls
  * ring_ops.ring_started for each, resumed. Rings that were broken are broken. The device's ops are
- * not called: its own state is the caller's to bring back, beforehand. The front end is to be told
- * that the configuration has changed: it may have, with nobody left to say so.
+ * not called: its own state is the caller's to bring back, beforehand; and whether the front end is
+ * still to be told of a change (vu_session_config_changed()).
  *
  * The descriptors are the session's from here on, also on failure, except after -EBADF. Errors,
  * with s->error set; the session is then to be ended:

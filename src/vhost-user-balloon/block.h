@@ -40,6 +40,7 @@ struct block_hot {
 	bool valid;    /* something was committed */
 	struct vq_state vq[VU_MAX_QUEUES];
 	struct balloon_state balloon;
+	struct virtio_balloon_config told; /* struct frontend */
 	struct health health;
 	uint64_t change_after_ms; /* no BALLOON_CHANGE before that */
 	bool change_due;

@@ -292,14 +292,27 @@ static bool too_soon(struct frontend *f)
 	return false;
 }
 
+/* The part of the configuration that is the device's to change. */
+static struct virtio_balloon_config device_config(const struct frontend *f)
+{
+	struct virtio_balloon_config config;
+
+	balloon_config_read(f->balloon, 0, (uint8_t *)&config, sizeof(config));
+	config.actual = config.poison_val = 0;
+	return config;
+}
+
 static void push_backend(struct frontend *f)
 {
+	bool due = f->session.config_change_due;
 	int r;
 
 	/* The message may bring another channel: handle_message() sees to it. */
 	if (f->receiving || too_soon(f))
 		return;
 	r = vu_socket_send_backend(&f->session);
+	if (due && !f->session.config_change_due)
+		f->told = device_config(f);
 	if (r == 1 && !f->backend)
 		f->backend = watch_start(f->loop, f->session.backend_fd, UV_WRITABLE,
 					 on_backend_writable, f);
@@ -538,6 +551,7 @@ int frontend_restore(struct frontend *f, const struct block_hot *hot, const stru
 {
 	static struct vu_image image;
 	static struct pageset held;
+	struct virtio_balloon_config now;
 	int r;
 
 	image = cold->image;
@@ -565,6 +579,11 @@ int frontend_restore(struct frontend *f, const struct block_hot *hot, const stru
 		if (vq_started(&f->session.ring[i].vq))
 			resume_ring(f, i);
 	}
+	/* The one before may have died between a change and the message about it. */
+	f->told = hot->told;
+	now = device_config(f);
+	if (memcmp(&now, &f->told, sizeof(now)) != 0)
+		vu_session_config_changed(&f->session);
 	push_backend(f);
 	memory_intact(f);
 	return 0;

@@ -36,8 +36,9 @@ struct frontend_ops {
 
 struct frontend {
 	uv_loop_t *loop;
-	uv_timer_t gap;   /* until the front end may be told of the next change */
-	uint64_t told_ms; /* when it was told of the last; 0: not yet */
+	uv_timer_t gap;                    /* until the front end may be told of the next change */
+	uint64_t told_ms;                  /* when it was told of the last; 0: not yet */
+	struct virtio_balloon_config told; /* what it was then, but for what drivers write */
 	struct vu_session session;
 	struct reclaim reclaim;
 	struct turns turns;

@@ -12,6 +12,7 @@ static void save_hot(const struct server *s, struct block_hot *hot)
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
 		hot->vq[i] = session->ring[i].vq.st;
 	hot->balloon = s->balloon.st;
+	hot->told = s->frontend.told;
 	hot->health = s->control.health;
 	hot->change_after_ms = s->change_after_ms;
 	hot->change_due = s->change_due;

@@ -198,7 +198,6 @@ static void every_field(void **state)
 	old.s.log_fd = eventfd(0, EFD_CLOEXEC);
 	assert_int_equal(vu_log_set(&old.s.log, 64, PAGE, log), 0);
 	for (uint32_t flag = 0; flag < 3; flag++) {
-		old.s.config_change_due = false;
 		old.s.loading = flag == 1;
 		old.s.loaded = flag == 2;
 		old.s.state = flag ? VU_STATE_NEGOTIATED : VU_STATE_NEW;
@@ -219,7 +218,6 @@ static void every_field(void **state)
 		assert_int_equal(image.loading, flag == 1);
 		assert_int_equal(image.loaded, flag == 2);
 		assert_int_equal(vu_session_restore(&next.s, &image), 0);
-		assert_true(next.s.config_change_due);
 		assert_int_equal(next.s.log.offset, 64);
 		assert_int_equal(next.s.log.dirty.bytes, PAGE);
 		assert_int_equal(next.s.features, F_PROTOCOL | F_V1 | F_PACKED | F_EVENT | F_LOG);
