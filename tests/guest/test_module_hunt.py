@@ -123,7 +123,7 @@ def test_no_page_is_damaged(bed: Bed) -> None:
         host.act()
     host.rest()
     guest.check("touch /run/enough")
-    assert stir.wait() == 0
+    assert stir.wait(120) == 0  # compaction, where a processor is emulated
     after, counters = books(device), guest.counters()
     values = owner.end(60)
     moved = {name: after[name] - before[name] for name in after}
