@@ -21,6 +21,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,8 @@ def parts_beside_qemu(binary: pathlib.Path, workdir: pathlib.Path, quick: bool) 
 def about(build: pathlib.Path, peer: str) -> dict[str, str]:
     """When, where and with what was measured."""
     def said(*command: str | pathlib.Path) -> str:
+        if shutil.which(command[0]) is None:
+            return ""  # a system without git
         run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         return (run.stdout.splitlines() or [""])[0].strip()
 

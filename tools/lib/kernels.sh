@@ -9,7 +9,8 @@
 #   6.1/ 6.12/ 7.2/  Debian's kernel, unpacked: vmlinuz, its modules, for 6.1 its headers
 #   trixie/          a Debian 13 system: headers and compiler for 6.12 and 7.2, QEMU
 #   kernels.json     what of it boots, for the tests: see write_index
-# A directory is made as NAME.new and renamed when it is whole; one run at a time writes there.
+# A directory is made as NAME.new and renamed when it is whole, or else removed; one run at a time
+# writes there.
 #
 # shellcheck disable=SC2034  # module_kernels is used by ../../run
 
@@ -17,27 +18,47 @@ cache=$(readlink -m "${AEROSTAT_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/
 trixie=$cache/trixie
 trixie_mirror=http://deb.debian.org/debian
 module_kernels=(uml 6.1 6.12 7.2)
+begun=''
+
+# What in_trixie runs in a mount namespace of its own.  Where / is no mount point, as in a plain
+# chroot, the namespace cannot be cut off from the one that it came from, so that the mount is
+# undone and not just forgotten.
+# shellcheck disable=SC2016  # for the inner shell
+in_trixie_script='
+	mount --make-rprivate / 2>/dev/null || true
+	mount -t proc proc "$0/proc" || exit
+	trap "exit 130" INT
+	trap "exit 143" TERM
+	trap "umount -l \"\$0/proc\"" EXIT
+	chroot "$0" "$@"'
 
 # in_trixie COMMAND... - runs it inside the Debian 13 system; its /proc is gone with the command
 in_trixie() {
-	# shellcheck disable=SC2016  # for the inner shell
-	unshare --mount sh -c 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"' "$trixie" \
+	unshare --mount --propagation unchanged sh -c "$in_trixie_script" "$trixie" \
 		/usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
 		DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy="$http_proxy"} "$@" </dev/null
 }
 
-# begin NAME - an empty directory for a part of the cache that is not there yet; prints its path
+# begin NAME - an empty directory, $begun, for a part of the cache that is not there yet
 begin() {
-	local directory=$cache/$1.new
-	rm -rf --one-file-system "$directory"
-	mkdir -p "$directory"
-	echo "$directory"
+	begun=$cache/$1.new
+	rm -rf --one-file-system "$begun"
+	mkdir -p "$begun"
 }
 
 # finish NAME - the part is whole
 finish() {
 	rm -rf --one-file-system "${cache:?}/$1"
 	mv -T "$cache/$1.new" "$cache/$1"
+	begun=''
+}
+
+# drop_begun - what was begun and did not come to its end goes
+drop_begun() {
+	if [ -n "$begun" ]; then
+		rm -rf --one-file-system "$begun"
+		begun=''
+	fi
 }
 
 # locked FILE COMMAND... - while no other run holds the lock
@@ -158,7 +179,8 @@ fetch_uml() {
 	fi
 	[ -n "$revision" ] || die "apt knows no $package of version $version, which linux.uml is"
 	say "uml: fetching $package $revision"
-	directory=$(begin "uml-$version")
+	begin "uml-$version"
+	directory=$begun
 	mkdir "$directory/deb"
 	download "$directory/deb" "$package=$revision"
 	unpack "$directory/deb"
@@ -190,7 +212,8 @@ fetch_6.1() {
 	fi
 	[ -n "$release" ] || die "6.1: this system's apt has no kernel 6.1: it is Debian 12's"
 	say "6.1: fetching Debian's kernel $release"
-	directory=$(begin 6.1)
+	begin 6.1
+	directory=$begun
 	download "$directory" "linux-image-$release" "linux-headers-$release" \
 		"linux-headers-${release%-amd64}-common" linux-kbuild-6.1
 	say "6.1: unpacking it"
@@ -215,7 +238,8 @@ make_trixie() {
 		return
 	fi
 	say "making a Debian 13 system in $trixie"
-	directory=$(begin trixie)
+	begin trixie
+	directory=$begun
 	quietly debootstrap --variant=minbase trixie "$directory" "$trixie_mirror" ||
 		die "debootstrap failed"
 	cp -a /etc/apt/apt.conf.d/. "$directory/etc/apt/apt.conf.d/"
@@ -273,7 +297,8 @@ fetch_from_trixie() {
 		release=$(newest_release "$series")
 		[ -n "$release" ] || die "$series: neither Debian 13 nor its backports have such a kernel"
 		say "$series: fetching Debian's kernel $release"
-		directory=$(begin "$series")
+		begin "$series"
+		directory=$begun
 		mapfile -t packages < <(image_packages "$release")
 		download_with=in_trixie download "$directory" "${packages[@]}"
 		say "$series: unpacking it"

@@ -14,7 +14,8 @@ fetch_libvirtd_missing() {
 		return
 	fi
 	say "fetching libvirt's daemon"
-	directory=$(begin libvirt)
+	begin libvirt
+	directory=$begun
 	(cd "$directory" && quietly apt-get -q -o APT::Sandbox::User=root \
 		-o Acquire::http::Timeout=20 -o Acquire::Retries=1 download libvirt-daemon) || return
 	for package in "$directory"/*.deb; do
@@ -30,7 +31,7 @@ fetch_libvirtd() {
 		return
 	fi
 	if command -v apt-get >/dev/null; then
-		locked "$cache/libvirt.lock" fetch_libvirtd_missing || true
+		locked "$cache/libvirt.lock" fetch_libvirtd_missing || drop_begun
 	fi
 	if [ ! -d "$cache/libvirt" ]; then
 		say "libvirtd could not be fetched: tests with it will be skipped"

@@ -16,16 +16,18 @@ packages_module_trixie=(debootstrap kmod util-linux)
 packages_libvirt=(libvirt-clients libvirt-daemon-driver-qemu)
 packages_sim=("${packages_build[@]}" python3-matplotlib)
 packages_test=("${packages_build[@]}" "${packages_guest[@]}" "${packages_module_uml[@]}"
-	libcmocka-dev libvirt-dev python3-pytest python3-matplotlib procps strace dkms zstd zsh)
-packages_demo=("${packages_build[@]}" "${packages_guest[@]}")
-packages_bench=("${packages_build[@]}" "${packages_guest[@]}" valgrind strace)
+	libcmocka-dev libvirt-dev python3-pytest python3-matplotlib procps strace dkms zstd zsh
+	systemd)
+packages_demo=("${packages_build[@]}" "${packages_guest[@]}" "${packages_module_uml[@]}")
+packages_bench=("${packages_build[@]}" "${packages_guest[@]}" "${packages_module_uml[@]}" valgrind
+	strace)
 packages_clang=(clang libclang-rt-14-dev llvm-14)
 packages_fuzz=("${packages_build[@]}" "${packages_clang[@]}")
 packages_lint=("${packages_build[@]}" "${packages_clang[@]}" "${packages_module_uml[@]}" sparse
 	libcmocka-dev binutils clang-format clang-tidy cppcheck shellcheck pyflakes3 python3-pyflakes
 	groff-base)
 
-# missing_packages PACKAGE... - prints those that are not installed, one a line
+# missing_packages PACKAGE... - prints those that are not installed, one a line, and each once
 missing_packages() {
 	local package state
 	for package in "$@"; do
@@ -35,7 +37,7 @@ missing_packages() {
 		*$'\n'installed$'\n'*) ;;
 		*) echo "$package" ;;
 		esac
-	done
+	done | awk '!seen[$0]++'
 }
 
 # as_root COMMAND... - runs it as root, with sudo where needed; never waits for a password that
@@ -55,9 +57,23 @@ apt_get() {
 		-o DPkg::Lock::Timeout=300 "$@" </dev/null
 }
 
+# try_install PACKAGE...
+try_install() {
+	apt_get install --no-install-recommends --yes "$@"
+}
+
+# end_interrupted - brings an installation that was interrupted to its end: until then apt refuses
+# to install anything
+end_interrupted() {
+	if compgen -G '/var/lib/dpkg/updates/[0-9]*' >/dev/null || [ -n "$(dpkg --audit 2>&1)" ]; then
+		say "ending an installation that was interrupted: dpkg --configure -a"
+		as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null || true
+	fi
+}
+
 # install_packages PACKAGE... - makes sure that these are installed
 install_packages() {
-	local missing list
+	local missing list by_hand
 	if ! command -v dpkg-query >/dev/null; then
 		say "no Debian system: going on without looking for what Debian calls: $*"
 		return
@@ -67,17 +83,19 @@ install_packages() {
 		return
 	fi
 	mapfile -t missing <<<"$list"
-	say "installing Debian packages: ${missing[*]}"
+	by_hand="apt-get install --no-install-recommends ${missing[*]}"
 	if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
-		die "installing needs root or sudo: apt-get install --no-install-recommends ${missing[*]}"
+		die "Debian packages are missing, and installing them needs root or sudo: $by_hand"
 	fi
+	say "installing Debian packages: ${missing[*]}"
+	as_root true || die "sudo did not let us; as root: $by_hand"
 	# Package lists that are absent do not know the names; stale ones know versions that are gone.
 	if apt_get install --no-install-recommends --simulate "${missing[@]}" >/dev/null 2>&1 &&
-		apt_get install --no-install-recommends --yes "${missing[@]}"; then
+		try_install "${missing[@]}"; then
 		return
 	fi
+	end_interrupted
 	say "updating the package lists"
 	apt_get update || die "apt-get update failed"
-	apt_get install --no-install-recommends --yes "${missing[@]}" ||
-		die "could not install: ${missing[*]}"
+	try_install "${missing[@]}" || die "could not install: ${missing[*]}"
 }

@@ -17,7 +17,8 @@ fetch_prometheus_missing() {
 		return
 	fi
 	say "fetching Prometheus"
-	directory=$(begin prometheus)
+	begin prometheus
+	directory=$begun
 	(cd "$directory" && quietly apt-get -q -o APT::Sandbox::User=root \
 		-o Acquire::http::Timeout=20 -o Acquire::Retries=1 \
 		download "${prometheus_packages[@]}") || return
@@ -31,7 +32,7 @@ fetch_prometheus_missing() {
 # fetch_prometheus - says so where it is not to be had: the tests with it are skipped then
 fetch_prometheus() {
 	if command -v apt-get >/dev/null; then
-		locked "$cache/prometheus.lock" fetch_prometheus_missing || true
+		locked "$cache/prometheus.lock" fetch_prometheus_missing || drop_begun
 	fi
 	if [ ! -d "$cache/prometheus" ]; then
 		say "Prometheus could not be fetched: tests with it will be skipped"

@@ -40,14 +40,15 @@ fetch_qmp_missing() {
 		return
 	fi
 	say "fetching QEMU's QMP clients"
-	directory=$(begin qmp)
+	begin qmp
+	directory=$begun
 	fetch_qmp_package "$directory" && finish qmp
 }
 
 # fetch_qmp_clients - says so where they are not to be had: the tests with them are skipped then
 fetch_qmp_clients() {
 	if command -v apt-get >/dev/null && [ -f "$qmp_keyring" ]; then
-		locked "$cache/qmp.lock" fetch_qmp_missing || true
+		locked "$cache/qmp.lock" fetch_qmp_missing || drop_begun
 	fi
 	if [ ! -d "$cache/qmp" ]; then
 		say "QEMU's QMP clients could not be fetched: tests with them will be skipped"
