@@ -205,6 +205,17 @@ class Bed:
             thing.kill()
 
 
+class Interruption:
+    """Whether somebody wants the run to end."""
+
+    came = False
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Before fixtures are torn down."""
+    Interruption.came = True
+
+
 @pytest.fixture(scope="session")
 def workdir() -> Iterator[pathlib.Path]:
     # Not pytest's own: its paths are too long for Unix sockets.
@@ -235,8 +246,9 @@ def bed(request: pytest.FixtureRequest, workdir: pathlib.Path,
     failed_before = request.session.testsfailed
     try:
         yield bed
-        # A test that failed has said what is wrong; its leftovers would only hide that.
-        if request.session.testsfailed == failed_before:
+        # A test that failed has said what is wrong; its leftovers would only hide that. One that
+        # was interrupted leaves a guest that is busy, and cannot power itself off soon.
+        if request.session.testsfailed == failed_before and not Interruption.came:
             bed.close()
     finally:
         bed.kill()
