@@ -46,6 +46,16 @@
 
 #include "policy/decision.h"
 
+/* What a VM's share is made of, from below: see above. */
+enum level {
+	LEVEL_FLOOR,
+	LEVEL_BARE,
+	LEVEL_NEED,
+	LEVEL_WANT,
+	LEVEL_CEILING,
+	LEVEL_COUNT,
+};
+
 /* VMs are smaller than this, and there are fewer than that: sums then fit into 64 bits. */
 #define BALANCE_SIZE_MAX (1ULL << 48)
 #define BALANCE_VMS_MAX  32768
@@ -204,7 +214,7 @@ void balance_plan(const struct balance_host *host, struct balance_vm *vms, size_
 void balance_goal(const struct balance_plan *plan, struct balance_vm *vm);
 
 /*
- * What to do with one VM now: sets action, reason, from, to, goal, level, budget and room of *d and
+ * What to do with one VM now: sets action, reason, from, to, goal, budget and room of *d, and
  * touches nothing else of it. `cap` is how much more may be promised to it at most (a caller that
  * serves several in turn shares the room out); only emergencies and bounds exceed it. Changes
  * nothing: balance_apply() does.

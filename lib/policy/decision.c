@@ -44,12 +44,6 @@ static const char *const reasons[] = {
 };
 static_assert(sizeof(reasons) / sizeof(reasons[0]) == REASON_COUNT, "a name for each reason");
 
-static const char *const levels[] = {
-	[LEVEL_FLOOR] = "floor", [LEVEL_BARE] = "bare",       [LEVEL_NEED] = "need",
-	[LEVEL_WANT] = "want",   [LEVEL_CEILING] = "ceiling",
-};
-static_assert(sizeof(levels) / sizeof(levels[0]) == LEVEL_COUNT, "a name for each level");
-
 const char *action_name(enum action action)
 {
 	return actions[action];
@@ -58,9 +52,4 @@ const char *action_name(enum action action)
 const char *reason_name(enum reason reason)
 {
 	return reasons[reason];
-}
-
-const char *level_name(enum level level)
-{
-	return levels[level];
 }

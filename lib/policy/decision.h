@@ -55,16 +55,6 @@ enum reason {
 	REASON_COUNT,
 };
 
-/* What the VM's share is made of: see balance.h. */
-enum level {
-	LEVEL_FLOOR,
-	LEVEL_BARE,
-	LEVEL_NEED,
-	LEVEL_WANT,
-	LEVEL_CEILING,
-	LEVEL_COUNT,
-};
-
 #define DECISION_UNKNOWN UINT64_MAX /* of a number */
 
 /* All in bytes, where not said otherwise. DECISION_UNKNOWN for what is not known. */
@@ -76,7 +66,6 @@ struct decision {
 	enum verdict verdict; /* at that time */
 	uint32_t pressure;    /* level of the message, for REASON_PRESSURE and LOW_PRESSURE */
 	uint64_t goal;        /* where it should be, if nothing stood in the way */
-	uint64_t level[LEVEL_COUNT];
 	uint64_t actual, used, working, available, growth; /* growth: a second */
 	uint64_t learned;                                  /* learned floor; 0: none */
 	uint64_t age_ms;                                   /* of the statistics */
@@ -86,6 +75,5 @@ struct decision {
 
 const char *action_name(enum action action);
 const char *reason_name(enum reason reason);
-const char *level_name(enum level level);
 
 #endif

@@ -241,8 +241,6 @@ void balance_decide(const struct balance_plan *plan, const struct balance_vm *vm
 
 	d->from = vm->target;
 	d->goal = vm->goal;
-	for (int i = 0; i < LEVEL_COUNT; i++)
-		d->level[i] = vm->level[i];
 	d->budget = plan->known ? plan->budget : DECISION_UNKNOWN;
 	d->room = balance_room_need(plan);
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {

@@ -136,20 +136,6 @@ uint64_t progress_back_off(const struct progress *p, uint64_t size)
 	return min_u64(p->actual + back, size);
 }
 
-uint64_t progress_next(const struct progress *p)
-{
-	uint64_t deaf, stall;
-
-	if (!progress_pending(p))
-		return UINT64_MAX;
-	if (__builtin_add_overflow(p->nearest_ms, PROGRESS_DEAF_MS, &deaf))
-		return UINT64_MAX;
-	if (p->actual <= p->target || p->state == PROGRESS_STALLED ||
-	    __builtin_add_overflow(p->mark_ms, PROGRESS_STALL_MS, &stall))
-		return deaf;
-	return min_u64(stall, deaf);
-}
-
 const char *progress_name(enum progress_state state)
 {
 	return names[state];

@@ -72,9 +72,6 @@ bool progress_has_moved(const struct progress *p);
 /* Where a stalled inflation should back off to: bytes to keep, at most size. */
 uint64_t progress_back_off(const struct progress *p, uint64_t size);
 
-/* When progress_update() would find something new without an event; UINT64_MAX: never. */
-uint64_t progress_next(const struct progress *p);
-
 const char *progress_name(enum progress_state state);
 
 #endif

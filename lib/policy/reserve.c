@@ -40,7 +40,6 @@ int reserve_open(struct reserve *r, uint64_t bytes, uint64_t possible, uint64_t 
 		.bytes = bytes,
 		.deadline_ms = later(now_ms, timeout_ms),
 		.hold_ms = hold_ms ? hold_ms : RESERVE_HOLD_MS,
-		.asked_ms = now_ms,
 	};
 	*id = r->last_id;
 	return 0;
@@ -122,13 +121,4 @@ uint64_t reserve_next(const struct reserve *r)
 	for (uint32_t i = 0; i < r->n; i++)
 		next = min_u64(next, r->entry[i].deadline_ms);
 	return next;
-}
-
-const struct reservation *reserve_find(const struct reserve *r, uint64_t id)
-{
-	for (uint32_t i = 0; i < r->n; i++) {
-		if (r->entry[i].id == id)
-			return &r->entry[i];
-	}
-	return 0;
 }

@@ -40,7 +40,6 @@ struct reservation {
 	uint64_t got;         /* earmarked so far; all of it when granted */
 	uint64_t deadline_ms; /* gathering: fails then; granted: expires then */
 	uint64_t hold_ms;     /* a grant's life */
-	uint64_t asked_ms;
 };
 
 struct reserve {
@@ -91,7 +90,5 @@ enum reserve_change reserve_step(struct reserve *r, uint64_t now_ms, struct rese
 
 /* When the next deadline is; UINT64_MAX: never. */
 uint64_t reserve_next(const struct reserve *r);
-
-const struct reservation *reserve_find(const struct reserve *r, uint64_t id);
 
 #endif

@@ -11,11 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VIRTIO_F_NOTIFY_ON_EMPTY 24
-#define VIRTIO_F_INDIRECT_DESC   28
-#define VIRTIO_F_EVENT_IDX       29
-#define VIRTIO_F_VERSION_1       32
-#define VIRTIO_F_RING_PACKED     34
+#define VIRTIO_F_INDIRECT_DESC 28
+#define VIRTIO_F_EVENT_IDX     29
+#define VIRTIO_F_VERSION_1     32
+#define VIRTIO_F_RING_PACKED   34
 
 #define VRING_SIZE_MAX 32768U
 

@@ -123,9 +123,9 @@ static void draw_numbers(const struct view *v)
 	static const struct {
 		const char *label, *key;
 	} numbers[] = {
-		{"host", "total"},       {"free", "available"},  {"guests", "resident"},
-		{"reserve", "reserve"},  {"allowed", "allowed"}, {"promised", "promised"},
-		{"to be given", "pool"},
+		{"host", "total"},      {"free", "available"},  {"guests", "resident"},
+		{"reserve", "reserve"}, {"allowed", "allowed"}, {"promised", "promised"},
+		{"for bursts", "pool"},
 	};
 	struct json_object *reservations = json_read_array(v->model->host, "reservations");
 	char text[LINE_ROOM] = "", size[FORMAT_ROOM];

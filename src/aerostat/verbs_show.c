@@ -208,7 +208,7 @@ static const struct line host_lines[] = {
 	{"budget", "budget", KIND_SIZE},
 	{"allowed", "guests may keep", KIND_SIZE},
 	{"promised", "promised", KIND_SIZE},
-	{"pool", "to be given", KIND_SIZE},
+	{"pool", "kept for bursts", KIND_SIZE},
 	{"unmet", "needed and not there", KIND_SIZE},
 	{"scarce", "scarce", KIND_BOOL},
 	{"pressed", "under pressure", KIND_BOOL},

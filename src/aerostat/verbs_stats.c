@@ -23,6 +23,10 @@ static bool is_size(unsigned int tag)
 	case VIRTIO_BALLOON_S_MEMTOT:
 	case VIRTIO_BALLOON_S_AVAIL:
 	case VIRTIO_BALLOON_S_CACHES:
+	case VIRTIO_BALLOON_S_SCAN_ASYNC:
+	case VIRTIO_BALLOON_S_SCAN_DIRECT:
+	case VIRTIO_BALLOON_S_RECLAIM_ASYNC:
+	case VIRTIO_BALLOON_S_RECLAIM_DIRECT:
 		return true;
 	default:
 		return false;

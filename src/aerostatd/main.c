@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/usage.h"
 #include "config.h"
 #include "control.h"
 #include "fleet.h"
@@ -203,7 +204,7 @@ int main(int argc, char **argv)
 	char error[512] = "";
 
 	if (options_parse(argc, argv, &d->options) < 0)
-		return 2;
+		return USAGE_STATUS;
 	log_set_name("aerostatd", NULL);
 	if (load(&d->options, &config, error, sizeof(error)) < 0) {
 		log_line("%s", error);

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "options.h"
 
-#include <argp.h>
 #include <ctype.h>
-#include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "common/usage.h"
 
 #define INTERVAL_MS     1000
 #define INTERVAL_MIN_MS 100
@@ -26,8 +23,6 @@ enum option_key {
 	KEY_INTERVAL,
 	KEY_DRY_RUN,
 	KEY_CHECK,
-	KEY_HELP,
-	KEY_VERSION,
 };
 
 static const struct argp_option argp_options[] = {
@@ -42,28 +37,14 @@ static const struct argp_option argp_options[] = {
 	 1},
 	{"dry-run", KEY_DRY_RUN, NULL, 0, "Decide and explain, and change nothing", 2},
 	{"check", KEY_CHECK, NULL, 0, "Say whether the configuration is right, and exit", 2},
-	{"version", KEY_VERSION, NULL, 0, "Print the version, and exit", -1},
-	{"help", KEY_HELP, NULL, 0, "Print this help, and exit", -1},
+	USAGE_OPTIONS,
 	{0},
 };
 
 struct parse {
+	struct usage usage;
 	struct options *options;
-	bool reported;
 };
-
-__attribute__((format(printf, 2, 3))) static error_t complain(struct parse *p, const char *fmt, ...)
-{
-	va_list ap;
-
-	p->reported = true;
-	fputs("aerostatd: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	return EINVAL;
-}
 
 static error_t parse_interval(struct parse *p, const char *arg)
 {
@@ -71,8 +52,9 @@ static error_t parse_interval(struct parse *p, const char *arg)
 	unsigned long n = strtoul(arg, &end, 10);
 
 	if (*end || !isdigit((unsigned char)arg[0]) || n < INTERVAL_MIN_MS || n > INTERVAL_MAX_MS)
-		return complain(p, "--interval: '%s' is no number of milliseconds from %u to %u",
-				arg, INTERVAL_MIN_MS, INTERVAL_MAX_MS);
+		return usage_error(&p->usage,
+				   "--interval: '%s' is no number of milliseconds from %u to %u",
+				   arg, INTERVAL_MIN_MS, INTERVAL_MAX_MS);
 	p->options->interval_ms = (uint32_t)n;
 	return 0;
 }
@@ -80,12 +62,10 @@ static error_t parse_interval(struct parse *p, const char *arg)
 static error_t take(struct parse *p, const char *option, const char *arg, const char **place)
 {
 	if (!*arg)
-		return complain(p, "%s: nothing is given", option);
+		return usage_error(&p->usage, "%s: nothing is given", option);
 	*place = arg;
 	return 0;
 }
-
-static const struct argp argp;
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
@@ -110,21 +90,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case KEY_CHECK:
 		o->check = true;
 		return 0;
-	case KEY_HELP:
-		argp_help(&argp, stdout, ARGP_HELP_USAGE | ARGP_HELP_LONG | ARGP_HELP_DOC,
-			  (char *)state->name);
-		exit(EXIT_SUCCESS);
-	case KEY_VERSION:
-		puts("aerostatd (aerostat) " AEROSTAT_VERSION);
-		exit(EXIT_SUCCESS);
-	case ARGP_KEY_ARG:
-		return complain(p, "unexpected argument '%s' (see --help)", arg);
-	case ARGP_KEY_ERROR:
-		if (!p->reported)
-			complain(p, "bad option '%s' (see --help)", state->argv[state->next - 1]);
-		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return usage_option(&p->usage, key, arg, state);
 	}
 }
 
@@ -132,13 +99,8 @@ static const struct argp argp = {.options = argp_options, .parser = parse_option
 
 int options_parse(int argc, char **argv, struct options *options)
 {
-	struct parse p = {.options = options};
-	error_t err;
+	struct parse p = {.usage = {.program = "aerostatd"}, .options = options};
 
 	*options = (struct options){.config = OPTIONS_CONFIG, .interval_ms = INTERVAL_MS};
-	/* Our own words instead of argp's, which take several lines. */
-	err = argp_parse(&argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_HELP, NULL, &p);
-	if (err && !p.reported)
-		complain(&p, "cannot read the command line: %s", strerror(err));
-	return err ? -EINVAL : 0;
+	return usage_parse(&p.usage, &argp, argc, argv, &p);
 }

@@ -2,7 +2,6 @@
 #include "common/stat_name.h"
 
 #include <assert.h>
-#include <string.h>
 
 #include "aerostat/virtio_balloon.h"
 
@@ -30,13 +29,4 @@ static_assert(sizeof(stat_names) / sizeof(stat_names[0]) == VIRTIO_BALLOON_S_NR,
 const char *stat_name(unsigned int tag)
 {
 	return stat_names[tag];
-}
-
-int stat_tag(const char *name)
-{
-	for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
-		if (strcmp(stat_names[i], name) == 0)
-			return i;
-	}
-	return -1;
 }

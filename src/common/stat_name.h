@@ -6,7 +6,4 @@
 /* "stat-free-memory" for VIRTIO_BALLOON_S_MEMFREE. tag < VIRTIO_BALLOON_S_NR. */
 const char *stat_name(unsigned int tag);
 
-/* The other way round; -1: no statistic has that name. */
-int stat_tag(const char *name);
-
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "common/usage.h"
 #include "options.h"
 #include "supervisor.h"
 #include "worker.h"
@@ -30,7 +31,7 @@ int main(int argc, char **argv)
 	struct options options;
 
 	if (options_parse(argc, argv, &options) < 0)
-		return EXIT_FAILURE;
+		return USAGE_STATUS;
 	if (options.print_capabilities)
 		return print_capabilities();
 	log_set_name("vhost-user-balloon", options.name);

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "options.h"
 
-#include <argp.h>
 #include <ctype.h>
 #include <errno.h>
 #include <grp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "aerostat/virtio_balloon.h"
 #include "common/size.h"
+#include "common/usage.h"
 #include "virtio/ring.h"
 
 #define MIB_PAGES(n) ((uint64_t)(n) << (20 - VIRTIO_BALLOON_PFN_SHIFT))
@@ -60,8 +58,6 @@ enum option_key {
 	KEY_HEALTH_FACTORS,
 	KEY_WORKER,
 	KEY_PRINT_CAPABILITIES,
-	KEY_HELP,
-	KEY_VERSION,
 };
 
 static const struct argp_option argp_options[] = {
@@ -101,30 +97,15 @@ static const struct argp_option argp_options[] = {
 	{"print-capabilities", KEY_PRINT_CAPABILITIES, NULL, 0,
 	 "Print what this program can do as JSON, and exit", 5},
 	{"worker", KEY_WORKER, "FD", OPTION_HIDDEN, NULL, 5},
-	{"version", KEY_VERSION, NULL, 0, "Print the version, and exit", -1},
-	{"help", KEY_HELP, NULL, 0, "Print this help, and exit", -1},
+	USAGE_OPTIONS,
 	{0},
 };
 
 struct parse {
+	struct usage usage;
 	struct options *options;
-	const char *program;
 	const char *socket_group, *qmp_group;
-	bool reported;
 };
-
-__attribute__((format(printf, 2, 3))) static error_t complain(struct parse *p, const char *fmt, ...)
-{
-	va_list ap;
-
-	p->reported = true;
-	fprintf(stderr, "%s: ", p->program);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	return EINVAL;
-}
 
 int options_parse_factor(const char *text, uint32_t *milli)
 {
@@ -165,12 +146,13 @@ static error_t parse_features(struct parse *p, char *list)
 		while (f->name && strcmp(f->name, name) != 0)
 			f++;
 		if (f->name && !f->optional && !f->wanted)
-			return complain(p, "--features: '%s' is reserved and cannot be offered yet",
-					name);
+			return usage_error(&p->usage,
+					   "--features: '%s' is reserved and cannot be offered yet",
+					   name);
 		if (f->name && !f->optional)
-			return complain(p, "--features: '%s' is always offered", name);
+			return usage_error(&p->usage, "--features: '%s' is always offered", name);
 		if (!f->name)
-			return complain(p, "--features: unknown feature '%s'", name);
+			return usage_error(&p->usage, "--features: unknown feature '%s'", name);
 		if (off)
 			p->options->features &= ~(1ULL << f->bit);
 		else
@@ -183,7 +165,7 @@ static error_t parse_path(struct parse *p, const char *option, const char *arg, 
 {
 	/* An empty one would be bound, to a name that nobody knows. */
 	if (!*arg)
-		return complain(p, "%s: the path is empty", option);
+		return usage_error(&p->usage, "%s: the path is empty", option);
 	*path = arg;
 	return 0;
 }
@@ -198,7 +180,7 @@ static error_t parse_number(struct parse *p, const char *option, const char *wha
 	errno = 0;
 	n = strtoull(arg, &end, 10);
 	if (errno || *end || !isdigit((unsigned char)arg[0]) || n > max)
-		return complain(p, "%s: '%s' is no %s", option, arg, what);
+		return usage_error(&p->usage, "%s: '%s' is no %s", option, arg, what);
 	*value = n;
 	return 0;
 }
@@ -238,7 +220,8 @@ static error_t parse_on_pressure(struct parse *p, const char *arg)
 			return 0;
 		}
 	}
-	return complain(p, "--on-pressure: '%s' is none of report, hold and deflate", arg);
+	return usage_error(&p->usage, "--on-pressure: '%s' is none of report, hold and deflate",
+			   arg);
 }
 
 static error_t parse_pressure_steps(struct parse *p, char *arg)
@@ -249,16 +232,19 @@ static error_t parse_pressure_steps(struct parse *p, char *arg)
 
 	while ((word = strsep(&arg, ","))) {
 		if (level == VIRTIO_BALLOON_PRESSURE_NR)
-			return complain(p, "--pressure-steps: more than three sizes");
+			return usage_error(&p->usage, "--pressure-steps: more than three sizes");
 		if (size_parse(word, &bytes) < 0)
-			return complain(p, "--pressure-steps: '%s' is no size (such as 64M)", word);
+			return usage_error(&p->usage,
+					   "--pressure-steps: '%s' is no size (such as 64M)", word);
 		pages[level++] = bytes >> VIRTIO_BALLOON_PFN_SHIFT;
 	}
 	if (level != VIRTIO_BALLOON_PRESSURE_NR)
-		return complain(p, "--pressure-steps: give three sizes: LOW,MEDIUM,CRITICAL");
+		return usage_error(&p->usage,
+				   "--pressure-steps: give three sizes: LOW,MEDIUM,CRITICAL");
 	if (pages[VIRTIO_BALLOON_PRESSURE_LOW] > pages[VIRTIO_BALLOON_PRESSURE_MEDIUM] ||
 	    pages[VIRTIO_BALLOON_PRESSURE_MEDIUM] > pages[VIRTIO_BALLOON_PRESSURE_CRITICAL])
-		return complain(p, "--pressure-steps: a step is smaller than the one before it");
+		return usage_error(&p->usage,
+				   "--pressure-steps: a step is smaller than the one before it");
 	/* A guest that does not say how short it is gets the least. */
 	pages[VIRTIO_BALLOON_PRESSURE_UNSPECIFIED] = pages[VIRTIO_BALLOON_PRESSURE_LOW];
 	return 0;
@@ -270,14 +256,17 @@ static error_t parse_health_factors(struct parse *p, char *arg)
 	char *second = strchr(arg, ',');
 
 	if (!second)
-		return complain(p, "--health-factors: give two factors: SLOW,UNRESPONSIVE");
+		return usage_error(&p->usage,
+				   "--health-factors: give two factors: SLOW,UNRESPONSIVE");
 	*second++ = '\0';
 	if (options_parse_factor(arg, &health->slow_milli) < 0)
-		return complain(p, "--health-factors: '%s' is no factor from 1 to 1000", arg);
+		return usage_error(&p->usage, "--health-factors: '%s' is no factor from 1 to 1000",
+				   arg);
 	if (options_parse_factor(second, &health->unresponsive_milli) < 0)
-		return complain(p, "--health-factors: '%s' is no factor from 1 to 1000", second);
+		return usage_error(&p->usage, "--health-factors: '%s' is no factor from 1 to 1000",
+				   second);
 	if (health->unresponsive_milli < health->slow_milli)
-		return complain(p, "--health-factors: unresponsive comes before slow");
+		return usage_error(&p->usage, "--health-factors: unresponsive comes before slow");
 	return 0;
 }
 
@@ -285,7 +274,7 @@ static error_t parse_sandbox(struct parse *p, const char *arg)
 {
 	p->options->sandbox = strcmp(arg, "on") == 0;
 	if (!p->options->sandbox && strcmp(arg, "off") != 0)
-		return complain(p, "--sandbox: '%s' is neither on nor off", arg);
+		return usage_error(&p->usage, "--sandbox: '%s' is neither on nor off", arg);
 	return 0;
 }
 
@@ -294,7 +283,7 @@ static error_t parse_list(struct parse *p, const char *arg,
 			  error_t (*parse)(struct parse *, char *))
 {
 	char *copy = strdup(arg);
-	error_t r = copy ? parse(p, copy) : complain(p, "out of memory");
+	error_t r = copy ? parse(p, copy) : usage_error(&p->usage, "out of memory");
 
 	free(copy);
 	return r;
@@ -315,11 +304,13 @@ static error_t find_group(struct parse *p, const char *option, const char *name,
 		return 0;
 	}
 	if (!isdigit((unsigned char)name[0]))
-		return complain(p, "%s: there is no group '%s'", option, name);
+		return usage_error(&p->usage, "%s: there is no group '%s'", option, name);
 	if (parse_u32(p, option, "number of a group", name, &number) != 0)
 		return EINVAL;
 	*gid = (gid_t)number;
-	return *gid == OPTIONS_NO_GROUP ? complain(p, "%s: '%s' is no group", option, name) : 0;
+	return *gid == OPTIONS_NO_GROUP
+		       ? usage_error(&p->usage, "%s: '%s' is no group", option, name)
+		       : 0;
 }
 
 static error_t find_groups(struct parse *p)
@@ -327,9 +318,9 @@ static error_t find_groups(struct parse *p)
 	struct options *o = p->options;
 
 	if (p->socket_group && !o->socket_path)
-		return complain(p, "--socket-group takes --socket-path");
+		return usage_error(&p->usage, "--socket-group takes --socket-path");
 	if (p->qmp_group && !o->qmp_path)
-		return complain(p, "--qmp-group takes --qmp");
+		return usage_error(&p->usage, "--qmp-group takes --qmp");
 	/* The parent has made the sockets, and a worker may not be able to read the list. */
 	if (o->worker_fd >= 0)
 		return 0;
@@ -346,16 +337,14 @@ static error_t check_all(struct parse *p)
 	if (o->print_capabilities)
 		return 0;
 	if (!o->socket_path == (o->fd < 0))
-		return complain(p, "give either --socket-path or --fd (see --help)");
+		return usage_error(&p->usage, "give either --socket-path or --fd (see --help)");
 	/* There is nothing to push then. */
 	if (!(o->features >> VIRTIO_BALLOON_F_STATS_VQ & 1))
 		o->features &= ~(1ULL << VIRTIO_BALLOON_F_STATS_PUSH);
 	if (o->push_interval_ms && !(o->features >> VIRTIO_BALLOON_F_STATS_PUSH & 1))
-		return complain(p, "--stats-push-interval takes --features=stats-push");
+		return usage_error(&p->usage, "--stats-push-interval takes --features=stats-push");
 	return find_groups(p);
 }
-
-static const struct argp argp;
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
@@ -387,7 +376,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case KEY_TARGET:
 		o->target_given = true;
 		if (size_parse(arg, &o->target) < 0)
-			return complain(p, "--target: '%s' is no size (such as 512M)", arg);
+			return usage_error(&p->usage, "--target: '%s' is no size (such as 512M)",
+					   arg);
 		return 0;
 	case KEY_STATS_PUSH_INTERVAL:
 		o->push_interval_given = true;
@@ -407,23 +397,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case KEY_PRINT_CAPABILITIES:
 		o->print_capabilities = true;
 		return 0;
-	case KEY_HELP:
-		argp_help(&argp, stdout, ARGP_HELP_USAGE | ARGP_HELP_LONG | ARGP_HELP_DOC,
-			  (char *)state->name);
-		exit(EXIT_SUCCESS);
-	case KEY_VERSION:
-		puts("vhost-user-balloon (aerostat) " AEROSTAT_VERSION);
-		exit(EXIT_SUCCESS);
-	case ARGP_KEY_ARG:
-		return complain(p, "unexpected argument '%s' (see --help)", arg);
 	case ARGP_KEY_END:
 		return check_all(p);
-	case ARGP_KEY_ERROR:
-		if (!p->reported)
-			complain(p, "bad option '%s' (see --help)", state->argv[state->next - 1]);
-		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return usage_option(&p->usage, key, arg, state);
 	}
 }
 
@@ -431,8 +408,7 @@ static const struct argp argp = {.options = argp_options, .parser = parse_option
 
 int options_parse(int argc, char **argv, struct options *options)
 {
-	struct parse p = {.options = options, .program = "vhost-user-balloon"};
-	error_t err;
+	struct parse p = {.usage = {.program = "vhost-user-balloon"}, .options = options};
 
 	*options = (struct options){
 		.fd = -1,
@@ -452,10 +428,5 @@ int options_parse(int argc, char **argv, struct options *options)
 		if (f->optional && f->wanted)
 			options->features |= 1ULL << f->bit;
 	}
-	/* Our own words instead of argp's, which take several lines; argp's --help goes with them.
-	 */
-	err = argp_parse(&argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_HELP, NULL, &p);
-	if (err && !p.reported)
-		complain(&p, "cannot read the command line: %s", strerror(err));
-	return err ? -EINVAL : 0;
+	return usage_parse(&p.usage, &argp, argc, argv, &p);
 }

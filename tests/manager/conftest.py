@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,25 +26,17 @@ import pytest
 from daemon import BINARY, Daemon
 from monitors import Monitors
 
-LIMIT = 90
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+
+from time_limit import time_limit  # noqa: E402
+
+alarm = time_limit(90)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     del config
     if not os.access(BINARY, os.X_OK):
         pytest.exit("AEROSTAT_MANAGER must name the aerostatd to test", returncode=2)
-
-
-@pytest.fixture(autouse=True)
-def alarm() -> Iterator[None]:
-    """No test may hang, whatever it waits for."""
-    def late(*_: Any) -> None:
-        raise TimeoutError(f"test took over {LIMIT} s")
-
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(LIMIT)
-    yield
-    signal.alarm(0)
 
 
 @pytest.fixture
@@ -72,7 +64,6 @@ def manage(workdir: pathlib.Path, monitors: Monitors) -> Iterator[Callable[..., 
     def start(*options: str, **settings: Any) -> Daemon:
         daemon = Daemon(workdir, *options, **settings)
         started.append(daemon)
-        daemon.keys.setdefault("monitors", monitors.directory)
         if daemon.keys["monitors"] == daemon.monitors:
             daemon.keys["monitors"] = monitors.directory
         daemon.start()

@@ -426,8 +426,7 @@ class AerostatMonitor(Monitor):
 
     def __init__(self, owner: Monitors, path: pathlib.Path, name: str, size: int) -> None:
         super().__init__(owner, path, name, size)
-        self.driver = True
-        self.features = ["stats", "stats-push", "message", "deflate-on-oom", "reporting"]
+        self.features = ["stats", "stats-push", "message", "deflate-on-oom", "page-reporting"]
         self.health = "healthy"
         self.resident: int | None = None  # None: what the guest keeps
         self.counts = dict.fromkeys(("inflated", "deflated", "reported", "hinted", "freed", "kept",
@@ -438,8 +437,8 @@ class AerostatMonitor(Monitor):
         self._shown_at = 0.0
 
     def greeting(self) -> dict[str, Any]:
-        return {"QMP": {"version": {"aerostat": {"major": 0, "minor": 1, "micro": 0},
-                                    "package": "aerostat"}, "capabilities": []}}
+        return {"QMP": {"version": {"qemu": {"major": 0, "minor": 1, "micro": 0},
+                                    "package": "aerostat 0.1.0"}, "capabilities": []}}
 
     def press(self, level: str = "critical") -> None:
         """The guest sends a message: `level` of its pressure, or "relieved"."""
@@ -458,17 +457,9 @@ class AerostatMonitor(Monitor):
         self.health = status
         self.event("GUEST_HEALTH_CHANGE", self._health({}))
 
-    def set_driver(self, there: bool) -> None:
-        """A driver comes or goes, as when the guest reboots."""
-        self.driver = there
-        self.actual = self.size
-        self.updated = 0.0
-        self.set_health("healthy" if there else "unknown")
-
     def handlers(self) -> dict[str, Callable[[dict[str, Any]], Any]]:
         return {
-            "query-status": lambda _: {"running": self.driver,
-                                       "status": "running" if self.driver else "paused"},
+            "query-status": lambda _: {"running": True, "status": "running"},
             "balloon": self._balloon,
             "query-balloon": self._query_balloon,
             "qom-get": self._get,
@@ -516,19 +507,17 @@ class AerostatMonitor(Monitor):
     def _device(self, _: dict[str, Any]) -> dict[str, Any]:
         self.move()
         device: dict[str, Any] = {
-            "target": self.size - self.target, "actual": self.size - self.actual,
-            "held": self.size - self.actual,
+            "memory": self.size, "target": self.size - self.target,
+            "actual": self.size - self.actual, "held": self.size - self.actual,
             "resident": self.actual if self.resident is None else self.resident,
             "features-offered": list(self.features),
-            "features-negotiated": list(self.features) if self.driver else [],
+            "features-negotiated": list(self.features),
             "queues": [], "inhibitors": [], "discarding": False,
             "stats-push-interval-ms": int(self.interval * 1000),
             "hint": {"status": "idle", "hinted-bytes": 0},
             "pressure": {"messages": dict(self.messages), "relieved": 0},
             "driver-errors": dict(self.errors)}
         device.update(self.counts)
-        if self.driver:
-            device["memory"] = self.size
         return device
 
     async def _push(self) -> None:
@@ -544,7 +533,7 @@ class AerostatMonitor(Monitor):
         if self.move() or now - self._shown_at > 1:
             self._shown_at = now
             self.owner.post(self._send(self._event("BALLOON_CHANGE", {"actual": self.actual})))
-        if self.interval and self.reports and self.driver and now >= self.updated + self.interval:
+        if self.interval and self.reports and now >= self.updated + self.interval:
             self.owner.post(self._push())
 
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import sys
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -12,7 +13,11 @@ import pytest
 from process import BINARY, Device
 from qmp import Client
 
-LIMIT = 60
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from time_limit import time_limit  # noqa: E402
+
+alarm = time_limit(60)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,20 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit("AEROSTAT_BALLOON must name the vhost-user-balloon to test", returncode=2)
 
 
-@pytest.fixture(autouse=True)
-def alarm() -> Iterator[None]:
-    """No test may hang, whatever it waits for."""
-    def late(*_: Any) -> None:
-        raise TimeoutError(f"test took over {LIMIT} s")
-
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(LIMIT)
-    yield
-    signal.alarm(0)
-
-
 @pytest.fixture
-def spawn(request: pytest.FixtureRequest) -> Iterator[Callable[..., Device]]:
+def spawn() -> Iterator[Callable[..., Device]]:
     """Starts devices; each is looked through and ended after the test."""
     started: list[Device] = []
 

@@ -208,13 +208,6 @@ class Client:
             self.schema.fits(reply["return"], info["ret-type"], name)
         return reply["return"]
 
-    def raw_error(self, data: bytes) -> str:
-        """Sends bytes that must be answered with an error; its class."""
-        self.send_raw(data)
-        reply = self.reply()
-        assert "error" in reply, f"accepted: {data[:80]!r}"
-        return str(reply["error"]["class"])
-
     def event(self, name: str, timeout: float = TIMEOUT,
               match: Callable[[Any], bool] = lambda data: True) -> Any:
         """Waits for an event; its data. Others that came before it are dropped."""

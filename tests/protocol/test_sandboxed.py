@@ -300,7 +300,7 @@ def test_who_can_connect(spawn: Spawn) -> None:
                                    "99999999999999999999"])
 def test_no_such_group(tmp_path: Path, group: str) -> None:
     done = run(f"--socket-path={tmp_path}/s", f"--qmp={tmp_path}/q", f"--qmp-group={group}")
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "--qmp-group" in done.stderr, done.stderr
     assert os.listdir(tmp_path) == []
 

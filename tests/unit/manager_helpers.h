@@ -159,6 +159,15 @@ static inline void test_run(struct test_host *h, uint32_t seconds)
 	}
 }
 
+/* Begins with four guests of 1 GiB that use 256 MiB, in 2.4 GiB, settled. */
+static inline void test_four(struct test_host *h)
+{
+	test_begin(h, 2400 * MIB, 8);
+	for (uint32_t i = 0; i < 4; i++)
+		test_add(h, i, 1024 * MIB, 256 * MIB);
+	test_run(h, 120);
+}
+
 static inline uint64_t test_promised(const struct test_host *h)
 {
 	uint64_t sum = 0;

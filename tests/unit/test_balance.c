@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "draw_helpers.h"
 #include "policy/balance.h"
 #include "policy/demand.h"
 
@@ -18,17 +19,6 @@
 
 static struct balance_vm vms[N];
 static struct balance_plan plan;
-
-/* Numbers that are the same in each run. */
-static uint64_t seed;
-
-static uint64_t draw(uint64_t below)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed % below;
-}
 
 /* VMs of 1 GiB that use 256 MiB each and could have it all. */
 static void four(void)
@@ -235,7 +225,7 @@ static void any_weights(void **state)
 	struct balance_host host = {.budget = 1};
 
 	(void)state;
-	seed = 88172645463325252ULL + 11;
+	draw_begin(11);
 	for (int round = 0; round < 2000; round++) {
 		size_t n = 1 + (size_t)draw(64);
 		uint64_t sum = 0, floors = 0, all = 0;

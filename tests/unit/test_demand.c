@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "draw_helpers.h"
 #include "policy/demand.h"
 
 #define MIB      (1ULL << 20)
@@ -16,17 +17,6 @@
 #define OVERHEAD (100 * MIB)
 
 static struct demand d;
-
-/* Numbers that are the same in each run. */
-static uint64_t seed;
-
-static uint64_t draw(uint64_t below)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed % below;
-}
 
 /* A guest that uses so much (overhead apart), of what it keeps; counts its balloon or not. */
 static bool sample(uint64_t at_ms, uint64_t used, uint64_t keeps, bool counts, bool moving)
@@ -242,7 +232,7 @@ static void hostile(void **state)
 	assert_true(d.used == SIZE - 1500 * MIB);
 	/* Not newer. */
 	assert_false(demand_sample(&d, &s, SIZE, SIZE, false));
-	seed = 88172645463325252ULL + 3;
+	draw_begin(3);
 	for (int i = 0; i < 20000; i++) {
 		s = (struct guest_stats){.at_ms = 2000 + (uint64_t)i * draw(9)};
 		for (unsigned int tag = 0; tag < VIRTIO_BALLOON_S_NR; tag++)

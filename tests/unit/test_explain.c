@@ -163,9 +163,6 @@ static void names(void **state)
 	}
 	for (int i = 0; i < ACTION_COUNT; i++)
 		assert_true(strlen(action_name((enum action)i)) > 3);
-	for (int i = 0; i < LEVEL_COUNT; i++)
-		assert_true(strlen(level_name((enum level)i)) > 3);
-	assert_string_equal(level_name(LEVEL_BARE), "bare");
 	assert_string_equal(reason_name(REASON_NO_HOST), "no-host");
 }
 

@@ -14,22 +14,13 @@ static const struct balance_vm *vm(uint32_t slot)
 	return manager_balance(&h.m, slot);
 }
 
-/* Four guests of 1 GiB that use 256 MiB, in 2.4 GiB, settled. */
-static void four(void)
-{
-	test_begin(&h, 2400 * MIB, 8);
-	for (uint32_t i = 0; i < 4; i++)
-		test_add(&h, i, SIZE, 256 * MIB);
-	test_run(&h, 120);
-}
-
 /* Reservations: memory is freed first and granted then; what does not fit is refused at once. */
 static void reserves(void **state)
 {
 	uint64_t id, other;
 
 	(void)state;
-	four();
+	test_four(&h);
 	assert_int_equal(manager_reserve(&h.m, 2000 * MIB, 2000, 0, h.now, &id), -ENOSPC);
 	assert_int_equal(manager_reserve(&h.m, 800 * MIB, 5000, 0, h.now, &id), 0);
 	assert_int_equal(h.events[MANAGER_EVENT_RESERVATION], 0);
@@ -94,7 +85,7 @@ static void by_host(void **state)
 static void settings(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	assert_int_equal(manager_vm_set(&h.m, 0, 900 * MIB, MANAGER_UNKNOWN, 0, h.now), 0);
 	assert_true(h.guest[0].target == 900 * MIB);
 	assert_int_equal(manager_vm_set(&h.m, 0, 0, 300 * MIB, 0, h.now), 0);
@@ -112,7 +103,7 @@ static void slots(void **state)
 	struct manager m;
 
 	(void)state;
-	four();
+	test_four(&h);
 	assert_int_equal(manager_vm_add(&h.m, 0, &facts, NULL, h.now), -EEXIST);
 	assert_int_equal(manager_vm_add(&h.m, 8, &facts, NULL, h.now), -EINVAL);
 	facts.size = 0;
@@ -164,7 +155,7 @@ static void saved(void **state)
 	struct manager_saved s;
 
 	(void)state;
-	four();
+	test_four(&h);
 	manager_pressure(&h.m, 0, VIRTIO_BALLOON_PRESSURE_CRITICAL, h.now);
 	test_run(&h, 20);
 	assert_int_equal(manager_save(&h.m, 0, &s, h.now), 0);
@@ -197,7 +188,7 @@ static void explains(void **state)
 	size_t n;
 
 	(void)state;
-	four();
+	test_four(&h);
 	n = manager_explain(&h.m, 0, "web1", buf, sizeof(buf));
 	assert_int_equal(n, strlen(buf));
 	assert_non_null(strstr(buf, "web1: lowered from"));
@@ -225,7 +216,7 @@ static void explains(void **state)
 static void scarcity(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	assert_int_equal(h.events[MANAGER_EVENT_SCARCE], 0);
 	for (uint32_t i = 0; i < 4; i++)
 		h.guest[i].used = h.guest[i].keeps = 700 * MIB;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <unistd.h>
 
-#define AEROSTAT_VERSION "test"
 #include "../../src/vhost-user-balloon/options.c"
 
 #define STATS BIT(VIRTIO_BALLOON_F_STATS_VQ)

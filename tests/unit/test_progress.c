@@ -20,7 +20,6 @@ static void begin(uint64_t actual, uint64_t target)
 	progress_init(&p, actual, 1000);
 	assert_int_equal(p.state, PROGRESS_REACHED);
 	assert_false(progress_pending(&p));
-	assert_true(progress_next(&p) == UINT64_MAX);
 	progress_target(&p, target, 1000);
 }
 
@@ -30,7 +29,6 @@ static void stall(void **state)
 	(void)state;
 	begin(1000 * MIB, 500 * MIB);
 	assert_true(progress_pending(&p));
-	assert_int_equal(progress_next(&p), 5000);
 	progress_actual(&p, 940 * MIB, 4000);
 	assert_false(progress_update(&p, 5000));
 	assert_int_equal(p.state, PROGRESS_MOVING);
@@ -68,7 +66,6 @@ static void reached(void **state)
 	/* A guest that leaves its target has its time anew. */
 	progress_actual(&p, 600 * MIB, 100000);
 	assert_int_equal(p.state, PROGRESS_MOVING);
-	assert_int_equal(progress_next(&p), 104000);
 }
 
 static void deaf(void **state)
@@ -134,7 +131,6 @@ static void clocks(void **state)
 	assert_false(progress_update(&p, 0));
 	progress_init(&p, 1000 * MIB, UINT64_MAX - 10);
 	progress_target(&p, 500 * MIB, UINT64_MAX - 10);
-	assert_true(progress_next(&p) == UINT64_MAX);
 	assert_false(progress_update(&p, UINT64_MAX));
 }
 

@@ -4,63 +4,13 @@
  * the client goes on and nothing is missing, or it says that it is lost. What goes out is whole
  * lines. The allocator of this program is the real one but for the one call that fails.
  */
+#define ALLOC_STRDUP_WORKS
+#include "alloc_helpers.h"
+
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "qmp/client.h"
-
-static unsigned long countdown; /* allocations until the one that fails; 0: none does */
-
-static int fails(void)
-{
-	return countdown && --countdown == 0;
-}
-
-/* Under a sanitizer the real ones are its interceptors, else they are glibc's. */
-#define REAL(name) __interceptor_##name
-extern void *REAL(malloc)(size_t size) __attribute__((weak));
-extern void *REAL(calloc)(size_t n, size_t size) __attribute__((weak));
-extern void *REAL(realloc)(void *old, size_t size) __attribute__((weak));
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *old, size_t size);
-
-void *malloc(size_t size)
-{
-	if (fails())
-		return NULL;
-	return REAL(malloc) ? REAL(malloc)(size) : __libc_malloc(size);
-}
-
-void *calloc(size_t n, size_t size)
-{
-	if (fails())
-		return NULL;
-	return REAL(calloc) ? REAL(calloc)(n, size) : __libc_calloc(n, size);
-}
-
-void *realloc(void *old, size_t size)
-{
-	if (fails())
-		return NULL;
-	return REAL(realloc) ? REAL(realloc)(old, size) : __libc_realloc(old, size);
-}
-
-/* Never fails: json-c 0.16 does not look at the result when it copies a key (0.17 does). */
-char *strdup(const char *text)
-{
-	size_t size = strlen(text) + 1;
-	char *copy = REAL(malloc) ? REAL(malloc)(size) : __libc_malloc(size);
-
-	return copy ? memcpy(copy, text, size) : NULL;
-}
 
 enum { REQUESTS = 3 };
 
@@ -161,7 +111,7 @@ static bool run(unsigned long nth)
 	bool failed;
 
 	memset(&seen, 0, sizeof(seen));
-	countdown = nth;
+	alloc_fail_at(nth);
 	client = qmp_client_new(&ops, NULL, 5, NULL);
 	for (size_t i = 0; client && i < sizeof(script) / sizeof(script[0]); i++) {
 		qmp_client_feed(client, script[i], strlen(script[i]));
@@ -185,8 +135,8 @@ static bool run(unsigned long nth)
 	if (client)
 		qmp_client_tick(client, 5);
 	qmp_client_free(client);
-	failed = countdown == 0;
-	countdown = 0;
+	failed = alloc_failed();
+	alloc_fail_at(0);
 	if (!client)
 		seen.lost++;
 	return failed;

@@ -4,66 +4,13 @@
  * their order, or the connection says that it must be closed. Never a crash, a leak, or half a
  * reply. The allocator of this program is the real one but for the one call that fails.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#define ALLOC_STRDUP_WORKS
+#include "alloc_helpers.h"
 
-#include <cmocka.h>
+#include <string.h>
 
 #include "qmp/human.h"
 #include "qmp/server.h"
-
-static unsigned long countdown; /* allocations until the one that fails; 0: none does */
-
-static int fails(void)
-{
-	return countdown && --countdown == 0;
-}
-
-/* Under a sanitizer the real ones are its interceptors, else they are glibc's. */
-#define REAL(name) __interceptor_##name
-extern void *REAL(malloc)(size_t size) __attribute__((weak));
-extern void *REAL(calloc)(size_t n, size_t size) __attribute__((weak));
-extern void *REAL(realloc)(void *old, size_t size) __attribute__((weak));
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *old, size_t size);
-
-void *malloc(size_t size)
-{
-	if (fails())
-		return NULL;
-	return REAL(malloc) ? REAL(malloc)(size) : __libc_malloc(size);
-}
-
-void *calloc(size_t n, size_t size)
-{
-	if (fails())
-		return NULL;
-	return REAL(calloc) ? REAL(calloc)(n, size) : __libc_calloc(n, size);
-}
-
-void *realloc(void *old, size_t size)
-{
-	if (fails())
-		return NULL;
-	return REAL(realloc) ? REAL(realloc)(old, size) : __libc_realloc(old, size);
-}
-
-/*
- * This one never fails: the tokener of json-c 0.16 does not look at the result when it copies a
- * key (0.17 does), and there is no way around that from outside.
- */
-char *strdup(const char *text)
-{
-	size_t size = strlen(text) + 1;
-	char *copy = REAL(malloc) ? REAL(malloc)(size) : __libc_malloc(size);
-
-	return copy ? memcpy(copy, text, size) : NULL;
-}
 
 static struct qmp_request *deferred;
 
@@ -175,7 +122,7 @@ static bool run(unsigned long nth, bool *closed)
 	got_len = 0;
 	deferred = NULL;
 	qmp_server_init(&server, &schema, &version, NULL);
-	countdown = nth;
+	alloc_fail_at(nth);
 	conn = qmp_conn_new(&server);
 	for (size_t i = 0; conn && i < SENT && !qmp_conn_failed(conn); i++) {
 		qmp_conn_feed(conn, sent[i], strlen(sent[i]));
@@ -189,8 +136,8 @@ static bool run(unsigned long nth, bool *closed)
 	}
 	*closed = !conn || qmp_conn_failed(conn);
 	qmp_conn_free(conn);
-	failed = countdown == 0;
-	countdown = 0;
+	failed = alloc_failed();
+	alloc_fail_at(0);
 	return failed;
 }
 
