@@ -48,6 +48,13 @@ void qmp_buf_free(struct qmp_buf *buf);
  */
 size_t qmp_utf8_len(const char *text, size_t len);
 
+/* Does a character of two bytes or more control a terminal? U+0080 to U+009F do. */
+static inline bool qmp_utf8_is_control(const char *text)
+{
+	return (unsigned char)text[0] == 0xc2 && (unsigned char)text[1] >= 0x80 &&
+	       (unsigned char)text[1] < 0xa0;
+}
+
 /*
  * Appends @val as JSON on one line. json-c's own writer does not report a failed allocation in the
  * middle of a text, and a reply with a hole in it is worse than none. What is not UTF-8 becomes

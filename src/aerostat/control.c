@@ -14,8 +14,14 @@
 
 #define READ_BYTES 65536
 
-/* A host with ten thousand machines answers query-vms with some 20 MiB. */
-static const struct qmp_limits limits = {.bytes = 256u << 20, .tokens = 32u << 20};
+/*
+ * A host with ten thousand machines answers query-vms with some 20 MiB and 1.5 million tokens. A
+ * token can cost a few hundred bytes of memory, and whoever sends it nothing.
+ */
+static const struct qmp_limits of_aerostatd = {.bytes = 64u << 20, .tokens = 4u << 20};
+
+/* What a machine's monitor is asked for is text. */
+static const struct qmp_limits of_machine = {.bytes = 16u << 20, .tokens = 64u << 10};
 
 struct control {
 	int fd;
@@ -103,7 +109,8 @@ struct control *control_begin(const char *path, const char *whose, uint64_t time
 		free(c);
 		return NULL;
 	}
-	c->client = qmp_client_new(&ops, c, deadline, &limits);
+	c->client =
+		qmp_client_new(&ops, c, deadline, c->hooks.machine ? &of_machine : &of_aerostatd);
 	if (!c->client) {
 		failure_set(failure, STATUS_FAILED, "out of memory");
 		control_close(c);

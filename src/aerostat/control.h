@@ -26,6 +26,7 @@ struct control_hooks {
 	void (*idle)(void *opaque);
 	uint32_t idle_ms;
 	void *opaque;
+	bool machine; /* it is a virtual machine's monitor: believed less than aerostatd */
 };
 
 /*

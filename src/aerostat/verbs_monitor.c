@@ -233,7 +233,7 @@ static enum status find_path(struct context *ctx, char *path, size_t len)
 enum status verb_monitor(struct context *ctx)
 {
 	struct session s = {.ctx = ctx};
-	struct control_hooks hooks = {.event = on_event, .opaque = &s};
+	struct control_hooks hooks = {.event = on_event, .opaque = &s, .machine = true};
 	char path[PATH_ROOM], name[TABLE_CELL - 4];
 	enum status status = find_path(ctx, path, sizeof(path));
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "endpoint_parts.h"
+#include "qmp/json.h"
 
 /* Statistics this many intervals old were due and have not come. */
 #define LATE_INTERVALS 2
@@ -75,8 +76,12 @@ void endpoint_take_text(char *place, size_t room, const char *text)
 
 	if (!text)
 		return;
-	for (; *text && n + 1 < room; text++)
-		place[n++] = (unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text;
+	for (; *text && n + 1 < room; text++) {
+		bool wide = (unsigned char)*text >= 0x80 && qmp_utf8_is_control(text);
+
+		place[n++] = wide || (unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text;
+		text += wide;
+	}
 	/* Not in the middle of a character. */
 	while (*text && n > 0 && ((unsigned char)place[n - 1] & 0xc0) == 0x80)
 		n--;
@@ -195,12 +200,8 @@ void endpoint_rest(struct endpoint *e, enum endpoint_absence absence, const char
 	e->backend->drop(e);
 	e->view.phase = ENDPOINT_RESTING;
 	e->view.absence = absence;
-	e->view.failures++;
-	snprintf(e->view.why, sizeof(e->view.why), "%s", why);
-	for (char *c = e->view.why; *c; c++) {
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = '?';
-	}
+	e->view.why[0] = '\0';
+	endpoint_take_text(e->view.why, sizeof(e->view.why), why);
 	/* Nothing to be had there soon, but a balloon may be plugged in. */
 	if (absence == ENDPOINT_NO_BALLOON)
 		e->rest_ms = ENDPOINT_REST_MAX_MS;

@@ -3,6 +3,12 @@
  * An event of inotify says only that something has changed; what there is then is read anew, and
  * compared with what was there. So a lost event costs nothing but time, and there is one way to
  * find something out, not two. While a directory cannot be watched it is looked for by the clock.
+ *
+ * Whoever may put a monitor there may put anything there, as much and as often as he likes. So no
+ * more of it than so much is read; the longer a look takes, the longer it is until the next one; a
+ * socket that was told is lost only when it is gone, and not when too many others stand before it;
+ * and where a link leads is believed only of root and of ourselves: we may connect to what its
+ * maker may not.
  */
 #include "discover.h"
 
@@ -15,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "common/unix_socket.h"
 
 /* A socket: of two with the same name these say whether they are one. Numbers are used again. */
 struct identity {
@@ -34,6 +42,13 @@ struct names {
 	size_t count;
 };
 
+/* What a look has found. */
+struct look {
+	struct names names;
+	size_t room;
+	bool cut; /* there is more in the directory than was read */
+};
+
 struct discover {
 	uv_fs_event_t watch;
 	uv_timer_t timer; /* to the next look */
@@ -41,7 +56,8 @@ struct discover {
 	const struct discover_ops *ops;
 	void *opaque;
 	struct names known;
-	bool settling; /* a change was seen, and the timer runs for it */
+	uint64_t rest_until_ms; /* no look before, by uv_hrtime() */
+	bool settling;          /* a change was seen, and the timer runs for it */
 	bool complained;
 	int handles; /* that the loop still has */
 };
@@ -60,19 +76,19 @@ static int compare(const void *a, const void *b)
 }
 
 /* 0, or -ENOMEM. */
-static int add_name(struct names *names, size_t *room, const char *name,
-		    const struct identity *identity)
+static int add_name(struct look *look, const char *name, const struct identity *identity)
 {
+	struct names *names = &look->names;
 	char *copy;
 
-	if (names->count == *room) {
-		size_t more = *room ? *room * 2 : 16;
+	if (names->count == look->room) {
+		size_t more = look->room ? look->room * 2 : 16;
 		struct name *grown = realloc(names->name, more * sizeof(*grown));
 
 		if (!grown)
 			return -ENOMEM;
 		names->name = grown;
-		*room = more;
+		look->room = more;
 	}
 	copy = strdup(name);
 	if (!copy)
@@ -86,7 +102,8 @@ static bool is_socket(int directory, const char *name, struct identity *identity
 {
 	struct statx st;
 
-	if (statx(directory, name, 0, STATX_TYPE | STATX_INO | STATX_BTIME, &st) < 0 ||
+	if (unix_socket_is_foreign(directory, name) ||
+	    statx(directory, name, 0, STATX_TYPE | STATX_INO | STATX_BTIME, &st) < 0 ||
 	    !S_ISSOCK(st.stx_mode))
 		return false;
 	*identity = (struct identity){.number = st.stx_ino};
@@ -97,33 +114,31 @@ static bool is_socket(int directory, const char *name, struct identity *identity
 	return true;
 }
 
-/* The sockets of a directory. 0 or -errno. */
-static int list_sockets(const char *directory, struct names *names)
+/* Can it be a socket, or lead to one? Where the file system tells, the rest costs nothing. */
+static bool may_be_socket(const struct dirent *entry)
 {
-	DIR *dir = opendir(directory);
+	return entry->d_name[0] != '.' &&
+	       (entry->d_type == DT_SOCK || entry->d_type == DT_LNK || entry->d_type == DT_UNKNOWN);
+}
+
+/* The sockets among its entries, in any order. 0 or -errno. */
+static int read_entries(DIR *dir, struct look *look)
+{
 	const struct dirent *entry;
 	struct identity identity;
-	size_t room = 0;
 	int status = 0;
 
-	*names = (struct names){0};
-	if (!dir)
-		return -errno;
-	while (status == 0 && names->count < DISCOVER_MAX) {
+	for (size_t n = 0; status == 0; n++) {
 		errno = 0;
 		entry = readdir(dir);
-		if (!entry) {
-			status = -errno; /* half of it would look as if the rest were gone */
-			break;
-		}
-		if (entry->d_name[0] != '.' && is_socket(dirfd(dir), entry->d_name, &identity))
-			status = add_name(names, &room, entry->d_name, &identity);
+		if (!entry)
+			return -errno; /* half of it would look as if the rest were gone */
+		look->cut = n == DISCOVER_ENTRIES_MAX || look->names.count == DISCOVER_MAX;
+		if (look->cut)
+			return 0;
+		if (may_be_socket(entry) && is_socket(dirfd(dir), entry->d_name, &identity))
+			status = add_name(look, entry->d_name, &identity);
 	}
-	closedir(dir);
-	if (status < 0)
-		free_names(names);
-	else if (names->count)
-		qsort(names->name, names->count, sizeof(*names->name), compare);
 	return status;
 }
 
@@ -140,9 +155,59 @@ static struct name *find_same(const struct names *names, const struct name *name
 	return found;
 }
 
+/*
+ * Those that were told and are still there, though not among what was read, which is sorted. 0 or
+ * -ENOMEM.
+ */
+static int keep_known(int directory, const struct names *known, struct look *look)
+{
+	size_t seen = look->names.count;
+	struct identity identity;
+	int status = 0;
+
+	for (size_t i = 0; status == 0 && i < known->count; i++) {
+		const struct name *name = &known->name[i];
+
+		if (!name->told ||
+		    (seen && bsearch(name, look->names.name, seen, sizeof(*name), compare)) ||
+		    !is_socket(directory, name->text, &identity))
+			continue;
+		status = add_name(look, name->text, &identity);
+	}
+	return status;
+}
+
+static void sort(struct names *names)
+{
+	if (names->count)
+		qsort(names->name, names->count, sizeof(*names->name), compare);
+}
+
+/* The sockets of a directory, sorted. 0 or -errno. */
+static int list_sockets(const struct discover *d, struct look *look)
+{
+	DIR *dir = opendir(d->directory);
+	int status;
+
+	*look = (struct look){.cut = false};
+	if (!dir)
+		return -errno;
+	status = read_entries(dir, look);
+	sort(&look->names);
+	if (status == 0 && look->cut) {
+		status = keep_known(dirfd(dir), &d->known, look);
+		sort(&look->names);
+	}
+	closedir(dir);
+	if (status < 0)
+		free_names(&look->names);
+	return status;
+}
+
 /* What went is told before what came. */
 static void tell_difference(struct discover *d, struct names *fresh)
 {
+	bool refused = false;
 	char path[4096];
 
 	for (size_t i = 0; i < d->known.count; i++) {
@@ -158,12 +223,30 @@ static void tell_difference(struct discover *d, struct names *fresh)
 		int n = snprintf(path, sizeof(path), "%s/%s", d->directory, name->text);
 
 		name->told = before && before->told;
-		if (!name->told && n > 0 && (size_t)n < sizeof(path))
+		/* Where one is refused there is no room, and the others can wait with it. */
+		if (!name->told && !refused && n > 0 && (size_t)n < sizeof(path)) {
 			name->told = d->ops->found(d->opaque, path);
+			refused = !name->told;
+		}
 	}
 }
 
 static void on_timer(uv_timer_t *timer);
+
+static uint64_t now_ms(void)
+{
+	return uv_hrtime() / 1000000;
+}
+
+/* Looks after that time, or when the last look has been paid for. */
+static void look_in(struct discover *d, uint64_t ms)
+{
+	uint64_t now = now_ms();
+
+	if (d->rest_until_ms > now + ms)
+		ms = d->rest_until_ms - now;
+	uv_timer_start(&d->timer, on_timer, ms, 0);
+}
 
 /* Whatever it was: soon it is read. Further changes until then are read with it. */
 static void on_change(uv_fs_event_t *watch, const char *file, int events, int status)
@@ -176,13 +259,23 @@ static void on_change(uv_fs_event_t *watch, const char *file, int events, int st
 	if (d->settling)
 		return;
 	d->settling = true;
-	uv_timer_start(&d->timer, on_timer, DISCOVER_SETTLE_MS, 0);
+	look_in(d, DISCOVER_SETTLE_MS);
+}
+
+static void complain(struct discover *d, int status, bool cut)
+{
+	if ((status < 0 || cut) && !d->complained)
+		d->ops->unreadable(d->opaque, d->directory,
+				   status < 0 ? strerror(-status)
+					      : "there is too much in it: some is left out");
+	d->complained = status < 0 || cut;
 }
 
 static void on_timer(uv_timer_t *timer)
 {
 	struct discover *d = timer->data;
-	struct names fresh;
+	uint64_t began = now_ms();
+	struct look look;
 	int status;
 
 	/* Anew each time: there may be another directory of that name now. A failure is no matter:
@@ -190,17 +283,16 @@ static void on_timer(uv_timer_t *timer)
 	uv_fs_event_stop(&d->watch);
 	uv_fs_event_start(&d->watch, on_change, d->directory, 0);
 	d->settling = false;
-	uv_timer_start(&d->timer, on_timer, DISCOVER_RETRY_MS, 0);
-	status = list_sockets(d->directory, &fresh);
-	if (status < 0 && !d->complained)
-		d->ops->unreadable(d->opaque, d->directory, strerror(-status));
-	d->complained = status < 0;
+	status = list_sockets(d, &look);
+	d->rest_until_ms = now_ms() + (now_ms() - began) * DISCOVER_SHARE;
+	complain(d, status, look.cut);
 	/* That we cannot look says nothing about what is there. */
-	if (status < 0 && status != -ENOENT && status != -ENOTDIR)
-		return;
-	tell_difference(d, &fresh);
-	free_names(&d->known);
-	d->known = fresh;
+	if (status == 0 || status == -ENOENT || status == -ENOTDIR) {
+		tell_difference(d, &look.names);
+		free_names(&d->known);
+		d->known = look.names;
+	}
+	look_in(d, DISCOVER_RETRY_MS);
 }
 
 struct discover *discover_start(uv_loop_t *loop, const char *directory,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which monitors there are: the sockets in directories that are watched. A directory may come
- * later, or go and come again.
+ * Which monitors there are: the sockets in directories that are watched, and symbolic links to
+ * sockets that root or this process's user has made. A directory may come later, or go and come
+ * again.
  */
 #ifndef AEROSTATD_DISCOVER_H
 #define AEROSTATD_DISCOVER_H
@@ -14,15 +15,20 @@
 #define DISCOVER_RETRY_MS  2000  /* between two looks when nothing was noticed */
 #define DISCOVER_MAX       16384 /* sockets of one directory; what is beyond is left out */
 
+#define DISCOVER_ENTRIES_MAX 65536 /* the same of entries of any kind */
+
+/* Looks take one part in so many of the time, at most. */
+#define DISCOVER_SHARE 20
+
 struct discover;
 
 struct discover_ops {
-	/* A socket is there. The path is valid during the call only. False: it cannot be taken now,
-	 * and is to be told of again. */
+	/* A socket is there. The path is valid during the call only. False: no more can be taken
+	 * now, and those that are left are to be told of again. */
 	bool (*found)(void *opaque, const char *path);
 	/* It is no more, or another one has its name now, which is told of next. */
 	void (*lost)(void *opaque, const char *path);
-	/* A directory cannot be read, for that reason; once, until it can again. */
+	/* A directory cannot be read, or not all of it, for that reason; once, until it can. */
 	void (*unreadable)(void *opaque, const char *directory, const char *why);
 };
 

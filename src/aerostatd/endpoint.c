@@ -7,6 +7,7 @@
 #include "endpoint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +15,19 @@
 #include "aerostat/virtio_balloon.h"
 #include "common/clock.h"
 #include "common/json_read.h"
+#include "common/unix_socket.h"
 #include "endpoint_parts.h"
 #include "qmp/json.h"
 
 /* A device of ours tells of changes; all about it is asked every so many beats, for the rest. */
 #define DEVICE_BEATS 5
 
-/* QEMU's query-qmp-schema is not asked, but its other answers are long, too. */
-static const struct qmp_limits limits = {.bytes = 1024 * 1024, .tokens = 64 * 1024};
+/*
+ * QEMU's query-qmp-schema is not asked, but its other answers are long, too: the longest is the
+ * list of its devices. A message that does not end stays in memory, and there can be some thousand
+ * monitors that send one.
+ */
+static const struct qmp_limits limits = {.bytes = 256 * 1024, .tokens = 16 * 1024};
 
 /* A monitor that was served for so many beats may be tried again at once when it is lost. */
 #define TRUSTED_BEATS 5
@@ -134,7 +140,6 @@ static void begin_serving(struct endpoint *e)
 	e->view.phase = ENDPOINT_SERVING;
 	e->view.absence = ENDPOINT_PRESENT;
 	e->view.why[0] = '\0';
-	e->view.connects++;
 	e->beats = 0;
 	/* Those of many endpoints are spread over the interval by when they were reached. */
 	uv_timer_start(&e->timer, on_timer, e->interval_ms, 0);
@@ -245,6 +250,11 @@ static void connect_now(struct endpoint *e)
 	static const struct qmp_client_ops ops = {on_ready, on_event, on_lost};
 
 	e->view.phase = ENDPOINT_CONNECTING;
+	/* It was none when it was found: who finds it out first must not have connected before. */
+	if (unix_socket_is_foreign(AT_FDCWD, e->path)) {
+		endpoint_rest(e, ENDPOINT_MISBEHAVED, "it is somebody else's link to a socket");
+		return;
+	}
 	e->link = qmp_link_connect(e->loop, e->path, ENDPOINT_ANSWER_MS, &limits, &ops, e);
 	if (!e->link)
 		endpoint_rest(e, ENDPOINT_PRESENT, "out of memory");

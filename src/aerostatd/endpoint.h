@@ -6,7 +6,7 @@
  *
  *	RESTING     after a failure, until the next attempt; the time between doubles
  *	CONNECTING  until the monitor has greeted and negotiated
- *	ASKING      the questions of endpoint.c, one after the other
+ *	ASKING      the questions of questions.c, one after the other
  *	SERVING     statistics, actual and events come, targets go
  *
  * What a monitor says is hostile until validated: sizes are bounded, names have no control
@@ -105,7 +105,6 @@ struct endpoint_view {
 	enum health_state health; /* as a device of ours says; HEALTH_UNKNOWN else */
 	struct guest_stats stats; /* the last; at_ms is 0 before */
 	struct endpoint_device device;
-	uint64_t connects, failures; /* so far */
 };
 
 /* What has changed in the view. */

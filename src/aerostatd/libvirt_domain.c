@@ -54,7 +54,6 @@ static void begin_serving(struct endpoint *e, unsigned int *changes)
 	e->view.phase = ENDPOINT_SERVING;
 	e->view.absence = ENDPOINT_PRESENT;
 	e->view.why[0] = '\0';
-	e->view.connects++;
 	e->beats = 0;
 	e->rest_ms = ENDPOINT_REST_MS;
 	/* Those of many are spread over the interval by when they were reached. */

@@ -124,9 +124,9 @@ size_t metrics_escape(const char *text, char *room)
 	while (left) {
 		size_t n = qmp_utf8_len(text, left);
 
-		if (n == 0) {
+		if (n == 0 || (n > 1 && qmp_utf8_is_control(text))) {
 			*out++ = '?';
-			n = 1;
+			n = n ? n : 1;
 		} else if (n > 1) {
 			memcpy(out, text, n);
 			out += n;

@@ -104,25 +104,65 @@ int state_load(struct state *state, const char *path, char *error, size_t error_
 	return status;
 }
 
-/* Those that were not seen for long. */
-static void forget_old(struct state *state, struct instant now)
+struct remembered {
+	const char *key;
+	struct json_object *vm;
+	uint64_t seen;
+	bool set; /* something was set by an operator */
+};
+
+/* The one that is kept longer comes first. */
+static int compare(const void *a, const void *b)
+{
+	const struct remembered *x = a, *y = b;
+
+	if (x->set != y->set)
+		return x->set ? -1 : 1;
+	return x->seen == y->seen ? 0 : x->seen > y->seen ? -1 : 1;
+}
+
+/* Those that were seen of late, as many as are remembered; how many. */
+static size_t choose(const struct state *state, struct instant now, struct remembered *chosen)
 {
 	int64_t oldest = now.wall_us / 1000000 - (int64_t)STATE_KEPT_DAYS * 86400;
 	struct json_object_iterator at = json_object_iter_begin(state->vms);
 	struct json_object_iterator end = json_object_iter_end(state->vms);
-	struct json_object *kept = json_object_new_object();
+	size_t n = 0;
 
 	for (; !json_object_iter_equal(&at, &end); json_object_iter_next(&at)) {
-		struct json_object *vm = json_object_iter_peek_value(&at);
-		uint64_t seen = 0;
+		struct remembered *r = &chosen[n];
 
-		if (json_read_u64(vm, "seen", &seen) && (int64_t)seen >= oldest)
-			qmp_obj_add(&kept, json_object_iter_peek_name(&at), json_object_get(vm));
+		r->vm = json_object_iter_peek_value(&at);
+		if (!json_read_u64(r->vm, "seen", &r->seen) || (int64_t)r->seen < oldest)
+			continue;
+		r->key = json_object_iter_peek_name(&at);
+		r->set = json_read(r->vm, "floor") || json_read(r->vm, "ceiling") ||
+			 json_read(r->vm, "priority");
+		n++;
 	}
-	if (!kept)
-		return;
-	json_object_put(state->vms);
-	state->vms = kept;
+	if (n <= STATE_VMS_MAX)
+		return n;
+	qsort(chosen, n, sizeof(*chosen), compare);
+	return STATE_VMS_MAX;
+}
+
+/* Those that were not seen for long, and those that are too many. */
+static void forget_some(struct state *state, struct instant now)
+{
+	size_t n = (size_t)json_object_object_length(state->vms);
+	struct remembered *chosen = calloc(n + 1, sizeof(*chosen));
+	struct json_object *kept = json_object_new_object();
+
+	n = chosen ? choose(state, now, chosen) : 0;
+	for (size_t i = 0; i < n; i++)
+		qmp_obj_add(&kept, chosen[i].key, json_object_get(chosen[i].vm));
+	if (chosen && kept) {
+		json_object_put(state->vms);
+		state->vms = kept;
+	} else {
+		json_object_put(kept);
+	}
+	free(chosen);
 }
 
 /* To a file beside it first. */
@@ -163,7 +203,7 @@ int state_render(struct state *state, struct instant now, char **text, size_t *l
 	*len = 0;
 	if (!state->changed || !state->path)
 		return 0;
-	forget_old(state, now);
+	forget_some(state, now);
 	root = json_object_new_object();
 	qmp_obj_add(&root, "version", json_object_new_int(STATE_VERSION));
 	qmp_obj_add(&root, "vms", json_object_get(state->vms));
@@ -255,6 +295,8 @@ void state_put(struct state *state, const char *key, const struct manager_saved 
 	if (json_object_object_add(state->vms, key, vm) < 0)
 		json_object_put(vm);
 	state->changed = true;
+	if (json_object_object_length(state->vms) > 2 * STATE_VMS_MAX)
+		forget_some(state, now);
 }
 
 void state_free(struct state *state)

@@ -15,6 +15,13 @@
 
 #define STATE_KEPT_DAYS 30 /* a VM that was not seen for so long is forgotten */
 
+/*
+ * So many are remembered: a monitor that gives itself another name each time must not make the file
+ * so large that nobody can read it. Of more, those go first of which nothing was set by an
+ * operator, and of these those not seen for longest. Twice as many as there can be at a time.
+ */
+#define STATE_VMS_MAX 8192
+
 /* What an operator has set at run time; MANAGER_UNKNOWN, and 0 for priority: what the
  * configuration says. */
 struct state_wishes {

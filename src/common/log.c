@@ -4,9 +4,11 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/ratelimit.h"
 #include "common/clock.h"
+#include "qmp/json.h"
 
 static const char *program_name = "aerostat";
 static const char *vm_name;
@@ -18,11 +20,30 @@ void log_set_name(const char *program, const char *name)
 	vm_name = name;
 }
 
+/*
+ * One line, whatever others have put into it: names and words of monitors, front ends and libvirt
+ * are in what is logged, and a log is read on terminals.
+ */
+static void make_safe(char *line)
+{
+	size_t left = strlen(line), n;
+
+	for (; left; line += n, left -= n) {
+		n = qmp_utf8_len(line, left);
+		if (n > 1 && !qmp_utf8_is_control(line))
+			continue;
+		n = n ? n : 1;
+		if (n > 1 || (unsigned char)*line < ' ' || (unsigned char)*line >= 0x7f)
+			memset(line, '?', n);
+	}
+}
+
 __attribute__((format(printf, 1, 0))) static void vlog(const char *fmt, va_list ap)
 {
 	char line[512];
 
 	vsnprintf(line, sizeof(line), fmt, ap);
+	make_safe(line);
 	fprintf(stderr, "%s%s%s%s: %s\n", program_name, vm_name ? "[" : "", vm_name ? vm_name : "",
 		vm_name ? "]" : "", line);
 }

@@ -181,14 +181,23 @@ static void flush(struct monitor_client *c)
 	set_clean(c, true);
 }
 
+/*
+ * What a client had sent before can be handled as soon as its last answer is written: that may be
+ * news for those who had their turn already.
+ */
 static void flush_all(struct monitor *m)
 {
-	if (m->busy)
+	if (m->busy) {
+		m->missed = true;
 		return;
-	for (struct monitor_client *c = m->clients, *next; c; c = next) {
-		next = c->next;
-		flush(c);
 	}
+	do {
+		m->missed = false;
+		for (struct monitor_client *c = m->clients, *next; c; c = next) {
+			next = c->next;
+			flush(c);
+		}
+	} while (m->missed);
 }
 
 void monitor_add_client(struct monitor *m, const struct monitor_name *client, int fd)
@@ -238,6 +247,7 @@ void monitor_start(struct monitor *m, uv_loop_t *loop, const struct qmp_schema *
 	m->ops = ops;
 	m->opaque = opaque;
 	m->busy = 0;
+	m->missed = false;
 	m->clients = NULL;
 	qmp_server_init(&m->qmp, schema, &version, opaque);
 }

@@ -31,6 +31,7 @@ struct monitor {
 	const struct monitor_ops *ops;
 	void *opaque;
 	int busy;                       /* depth of calls into the engine */
+	bool missed;                    /* somebody was to be looked after meanwhile */
 	struct monitor_client *clients; /* list */
 };
 

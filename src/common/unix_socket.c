@@ -2,7 +2,7 @@
 #include "common/unix_socket.h"
 
 #include <errno.h>
-#include <stdbool.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -81,6 +81,14 @@ int unix_socket_listen(const char *path, gid_t group)
 		return r;
 	}
 	return fd;
+}
+
+bool unix_socket_is_foreign(int directory, const char *path)
+{
+	struct stat st;
+
+	return fstatat(directory, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) &&
+	       st.st_uid != 0 && st.st_uid != geteuid();
 }
 
 int unix_socket_accept(int fd)

@@ -285,6 +285,7 @@ static bool too_soon(struct frontend *f)
 	if (!vu_session_backend_output(&f->session, &message))
 		return false;
 	if (f->told_ms && now < due) {
+		watch_end(&f->backend); /* it would say all the time that there is room */
 		uv_timer_start(&f->gap, on_gap, due - now, 0);
 		return true;
 	}

@@ -216,3 +216,12 @@ def test_events(control: Control, aerostat: Program) -> None:
     assert [row[0] for row in aerostat.rows("events", "--after=2")[1:]] == ["3"]
     assert aerostat.json("events")["last"] == 3
     assert [e["seq"] for e in aerostat.json("events", "web1")["events"]] == [1]
+
+
+def test_an_answer_that_costs_memory(aerostat: Program, control: Control) -> None:
+    """aerostatd is believed more than a machine's monitor, but not anything."""
+    control.vms = [machine(f"vm{i}") for i in range(10_000)]
+    assert len(aerostat.rows("list")) == 10_001
+    control.replies["query-vms"] = lambda _: [{}] * 1_500_000
+    done = aerostat("list")
+    assert done.returncode == 1 and "token count limit" in done.stderr

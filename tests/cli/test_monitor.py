@@ -155,3 +155,14 @@ def test_it_goes_while_it_is_looked_at(terminal: Callable[..., Terminal], machin
     screen.type("die\n")
     screen.wait_for("closed the connection")
     assert screen.end() == 1
+
+
+def test_a_machine_that_costs_memory(aerostat: Program, machine: Control) -> None:
+    """What it answers is text, of which there may be much; of brackets, each of which costs a
+    hundred times its size, there may be few."""
+    machine.replies["human-monitor-command"] = lambda _: "x" * (1 << 20)
+    done = aerostat("monitor", "web1", input="info much\n")
+    assert done.returncode == 0 and len(done.stdout) == (1 << 20) + 1
+    machine.replies["human-monitor-command"] = lambda _: [[]] * 30_000
+    done = aerostat("monitor", "web1", input="info much\n")
+    assert done.returncode == 1 and "token count limit" in done.stderr

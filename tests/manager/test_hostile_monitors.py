@@ -299,3 +299,49 @@ def test_a_device_that_lies_about_the_host(manage: Callable[..., Daemon],
     host = manager.qmp.execute("query-host")
     assert host["resident"] + host["available"] <= host["total"]
     assert host["allowed"] <= host["total"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="links of others can be made by root only")
+def test_links_of_others(manage: Callable[..., Daemon], monitors: Monitors,
+                         workdir: pathlib.Path) -> None:
+    """Who may put a socket into the directory may not have us connect to another one, to which he
+    may not himself: that machine would be there twice."""
+    monitors.aerostat("victim")
+    links = [monitors.directory / "evil.qmp", workdir / "evil.qmp", workdir / "good.qmp"]
+    for link in links:
+        link.symlink_to(monitors.directory / "victim.qmp")
+    for link in links[:2]:
+        os.lchown(link, 65534, 65534)
+    manager = manage(vms={"evil": {"monitor": links[1]}, "good": {"monitor": links[2]}})
+    vms = manager.wait_for("both", lambda vms: sum(vm["managed"] for vm in vms.values()) == 2)
+    refused = [vm for vm in vms.values() if not vm["managed"]]
+    assert [vm["monitor"] for vm in refused] == [str(links[1])]
+    assert refused[0]["absence"] == "misbehaved" and "link" in refused[0]["why"]
+    assert {vm["monitor"] for vm in vms.values() if vm["managed"]} == {
+        str(links[2]), str(monitors.directory / "victim.qmp")}
+
+
+def test_messages_that_do_not_end(manage: Callable[..., Daemon], monitors: Monitors,
+                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as a list of thousands of devices is, and no longer: each costs memory as long as its
+    monitor likes."""
+    monkeypatch.setenv("ASAN_OPTIONS", "quarantine_size_mb=4")
+    devices = monitors.qemu("devices")
+    devices.replies["qom-list"] = lambda _: [
+        {"name": f"disk-{i:04}", "type": "child<virtio-blk-pci>"} for i in range(2500)] + [
+        {"name": "balloon0", "type": "child<virtio-balloon-pci>"}]
+    manager = manage()
+    manager.serving(1)
+    before = resident(manager.pid)
+    endless = [monitors.aerostat(f"endless{i}") for i in range(40)]
+    manager.serving(41)
+    for monitor in endless:
+        for connection in list(monitor.connections):
+            monitors.do(_write(connection.writer, b'{"event": "' + b"x" * 900_000))
+    manager.wait_for("an end with them", lambda vms: all(
+        vms[monitor.name].get("absence") == "misbehaved" for monitor in endless))
+    assert resident(manager.pid) - before < 24 * MIB
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)

@@ -114,6 +114,8 @@ static void names(void **state)
 	assert_string_equal(e.view.name, "web");
 	answer(QUESTION_NAME, "{\"name\": \"a\\nb\\u001b\\u007f\\tc\"}");
 	assert_string_equal(e.view.name, "a?b???c");
+	answer(QUESTION_NAME, "{\"name\": \"a\\u009b2J\\u00a0\\u00e9\"}");
+	assert_string_equal(e.view.name, "a?2J\u00a0\u00e9");
 	/* One without a name has none, and not that of who was here before. */
 	answer(QUESTION_NAME, "{}");
 	assert_string_equal(e.view.name, "");

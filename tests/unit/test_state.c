@@ -149,6 +149,48 @@ static void forgets(void **state)
 	state_free(&s);
 }
 
+/* Puts n VMs that are seen once, at that time, under names that nobody has had before. */
+static void put_strangers(struct state *s, unsigned int *n, unsigned int more, int64_t seconds)
+{
+	char key[32];
+
+	for (unsigned int i = 0; i < more; i++) {
+		snprintf(key, sizeof(key), "stranger-%u", (*n)++);
+		state_put(s, key, &learned, &(struct state_wishes)STATE_NO_WISHES, at(seconds));
+	}
+}
+
+/* A monitor that has another name each time it is asked takes nobody's place but its own. */
+static void too_many(void **state)
+{
+	const struct state_wishes none = STATE_NO_WISHES, some = {5, 6, 0};
+	struct manager_saved saved;
+	struct state_wishes wishes;
+	struct state s;
+	unsigned int n = 0;
+	struct stat st;
+
+	(void)state;
+	loads(&s);
+	state_put(&s, "old-but-set", &learned, &some, at(1000));
+	state_put(&s, "old", &learned, &none, at(1000));
+	put_strangers(&s, &n, STATE_VMS_MAX, 2000);
+	state_put(&s, "here", &learned, &none, at(3000));
+	put_strangers(&s, &n, 3 * STATE_VMS_MAX, 2500);
+	assert_true(json_object_object_length(s.vms) <= 2 * STATE_VMS_MAX);
+	assert_int_equal(state_save(&s, at(3000)), 0);
+	assert_int_equal(json_object_object_length(s.vms), STATE_VMS_MAX);
+	state_free(&s);
+	assert_int_equal(stat(path, &st), 0);
+	assert_true(st.st_size < 8 * 1024 * 1024);
+	loads(&s);
+	assert_true(state_get(&s, "old-but-set", &saved, &wishes, at(3000)));
+	assert_int_equal(wishes.floor, 5);
+	assert_true(state_get(&s, "here", &saved, &wishes, at(3000)));
+	assert_false(state_get(&s, "old", &saved, &wishes, at(3000)));
+	state_free(&s);
+}
+
 static void what_is_no_state(void **state)
 {
 	static const char *const cases[] = {
@@ -318,6 +360,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_round, setup, teardown),
 		cmocka_unit_test_setup_teardown(ages, setup, teardown),
 		cmocka_unit_test_setup_teardown(forgets, setup, teardown),
+		cmocka_unit_test_setup_teardown(too_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_no_state, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(values_of_the_wrong_kind, setup, teardown),
