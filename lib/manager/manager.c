@@ -24,6 +24,7 @@ void manager_tell(struct manager *m, uint32_t slot, struct manager_event *event)
 {
 	event->slot = slot;
 	event->at_ms = m->now_ms;
+	m->calls++;
 	if (m->ops->event)
 		m->ops->event(m->opaque, event);
 }
@@ -54,6 +55,7 @@ void manager_configure(struct manager *m, const struct manager_config *config, u
 		m->config.pass_ms = MANAGER_PASS_MS;
 	if (!m->config.stale_ms)
 		m->config.stale_ms = MANAGER_STALE_MS;
+	m->pass.step = PASS_NONE;
 	manager_hurry(m);
 }
 
@@ -180,6 +182,8 @@ int manager_vm_add(struct manager *m, uint32_t slot, const struct manager_facts 
 	restore(v, &b, saved, now_ms);
 	m->balance[slot] = b;
 	m->present++;
+	if (slot >= m->used)
+		m->used = slot + 1;
 	balance_levels(&m->balance[slot]);
 	balance_account(&m->plan, &m->balance[slot], false);
 	manager_refresh(m, slot);
@@ -198,6 +202,8 @@ int manager_vm_remove(struct manager *m, uint32_t slot, uint64_t now_ms)
 	m->balance[slot] = (struct balance_vm){.size = 0};
 	*v = (struct manager_vm){.present = false};
 	m->present--;
+	while (m->used && !m->vms[m->used - 1].present)
+		m->used--;
 	manager_hurry(m);
 	return 0;
 }

@@ -6,7 +6,8 @@
  * same code decides in both.
  *
  * VMs live in slots 0 to n-1 that the caller hands out. An event costs O(1); manager_tick() makes a
- * pass over all VMs when one is due, O(n). Nothing is allocated: the caller gives the arrays.
+ * pass over all VMs when one is due, O(n) up to the highest slot that is taken. It can be had in
+ * portions (struct manager_config). Nothing is allocated: the caller gives the arrays.
  *
  * What happens when:
  *   pressure message   released fully in the same call, before anything else
@@ -134,6 +135,9 @@ struct manager_config {
 	uint32_t pass_ms;  /* 0: MANAGER_PASS_MS */
 	uint32_t stale_ms; /* 0: MANAGER_STALE_MS */
 	bool observe;      /* decide and explain, and change nothing */
+	/* A pass makes way after so many calls to the ops, and goes on with the next tick; 0: it
+	 * does not. */
+	uint32_t portion;
 };
 
 enum manager_event_kind {
@@ -197,6 +201,15 @@ struct manager_vm {
 	struct decision ring[MANAGER_DECISIONS];
 };
 
+/* A pass that is under way: see pass.c. */
+enum manager_pass_step { PASS_NONE, PASS_UPKEEP, PASS_MOVES };
+
+struct manager_pass {
+	enum manager_pass_step step;
+	uint32_t cursor;      /* the slot whose turn is next */
+	uint64_t room, unmet; /* by its plan, when that was made */
+};
+
 struct manager {
 	const struct manager_ops *ops;
 	void *opaque;
@@ -204,6 +217,7 @@ struct manager {
 	struct manager_vm *vms;
 	struct balance_vm *balance; /* the same slots */
 	uint32_t n;
+	uint32_t used; /* slots below this may be taken */
 	uint32_t present;
 	uint64_t now_ms;            /* of the last call */
 	uint64_t passed_ms, due_ms; /* the last pass, and when the next is due */
@@ -211,7 +225,9 @@ struct manager {
 	struct manager_host host;
 	struct balance_plan plan;
 	struct reserve reserve;
+	struct manager_pass pass;
 	uint64_t passes, moves;
+	uint64_t calls; /* to the ops */
 };
 
 /* What a VM keeps at least when nobody says how much: an 8th of it and 32 MiB, but not more than it
@@ -230,7 +246,7 @@ int manager_init(struct manager *m, const struct manager_config *config,
 		 const struct manager_ops *ops, void *opaque, struct manager_vm *vms,
 		 struct balance_vm *balance, uint32_t n, uint64_t now_ms);
 
-/* Other settings from now on. */
+/* Other settings from now on. What is left of a pass is dropped, and the next one is soon. */
 void manager_configure(struct manager *m, const struct manager_config *config, uint64_t now_ms);
 
 /* --- VMs ------------------------------------------------------------------------------------- */
@@ -306,7 +322,7 @@ int manager_release(struct manager *m, uint64_t id, uint64_t now_ms);
  * manager_next()). */
 uint64_t manager_tick(struct manager *m, uint64_t now_ms);
 
-/* When the next manager_tick() is due. */
+/* When the next manager_tick() is due: now, while a pass is under way. */
 uint64_t manager_next(const struct manager *m);
 
 /* --- Looking --------------------------------------------------------------------------------- */

@@ -64,7 +64,4 @@ void manager_tell_progress(struct manager *m, uint32_t slot);
 /* What time does to one VM: stalls, silences, ends of learned floors and of emergencies. */
 void manager_upkeep(struct manager *m, uint32_t slot);
 
-/* One pass over all VMs. */
-void manager_pass(struct manager *m);
-
 #endif

@@ -1,5 +1,14 @@
 // SPDX-License-Identifier: MIT
-/* The pass over all VMs, and what is everybody's: the host, and reservations. */
+/*
+ * The pass over all VMs, and what is everybody's: the host, and reservations.
+ *
+ *     NONE --(due)--> UPKEEP --(all looked after: the plan)--> MOVES --(all decided)--> NONE
+ *
+ * What a pass costs is mostly its calls to the ops, so it stops after so many of them and goes on
+ * with the next tick; what guests say meanwhile is acted on in between. The plan is made in one
+ * piece. Each VM is decided for when it is its turn, by that plan and what is known of it then, as
+ * between passes too (manager_stats()): no decision lies about that could be wrong by then.
+ */
 #include "base/checked.h"
 #include "manager/parts.h"
 
@@ -22,7 +31,7 @@ static struct balance_host host_view(const struct manager *m)
 		host.reserve = manager_default_reserve(host.total);
 	if (host.known && host.resident == MANAGER_UNKNOWN) {
 		host.resident = 0;
-		for (uint32_t i = 0; i < m->n; i++)
+		for (uint32_t i = 0; i < m->used; i++)
 			host.resident += m->balance[i].size ? m->balance[i].actual : 0;
 	}
 	return host;
@@ -65,61 +74,128 @@ static void serve_reservations(struct manager *m, const struct balance_host *hos
 }
 
 /* The part of the room that is for this VM, when there is not enough for all that need some. */
-static uint64_t cap_for(const struct balance_vm *b, uint64_t room, uint64_t unmet)
+static uint64_t share_of(const struct manager *m, const struct balance_vm *b)
 {
 	uint64_t deserved = min_u64(b->goal, b->level[LEVEL_NEED]);
 	uint64_t deficit = sub_u64(deserved, balance_promised(b));
 
-	return (uint64_t)((unsigned __int128)deficit * room / unmet);
+	return (uint64_t)((unsigned __int128)deficit * m->pass.room / m->pass.unmet);
 }
 
-static void decide_all(struct manager *m)
+/* What may be promised to the VM now, whatever has become of the room since it was shared out. */
+static uint64_t cap_for(const struct manager *m, const struct balance_vm *b)
 {
-	uint64_t room = balance_room_need(&m->plan), unmet = m->plan.unmet;
+	uint64_t room = balance_room_need(&m->plan);
 
-	for (uint32_t i = 0; i < m->n; i++) {
-		struct decision d;
-		uint64_t cap;
-
-		if (!m->vms[i].present)
-			continue;
-		cap = unmet > room ? cap_for(&m->balance[i], room, unmet)
-				   : balance_room_need(&m->plan);
-		manager_decide(m, i, cap, &d);
-		if (d.action != ACTION_KEEP)
-			manager_move(m, i, &d);
-	}
+	return m->pass.unmet > m->pass.room ? min_u64(room, share_of(m, b)) : room;
 }
 
-void manager_pass(struct manager *m)
+/* The next VM whose turn it is in this step of the pass. False: all had theirs. */
+static bool next_slot(struct manager *m, uint32_t *slot)
 {
-	struct balance_host host;
-
-	m->passed_ms = m->now_ms;
-	m->due_ms = later(m->now_ms, m->config.pass_ms);
-	m->passes++;
-	for (uint32_t i = 0; i < m->n; i++) {
-		if (m->vms[i].present)
-			manager_upkeep(m, i);
+	while (m->pass.cursor < m->used) {
+		*slot = m->pass.cursor++;
+		if (m->vms[*slot].present)
+			return true;
 	}
-	host = host_view(m);
-	balance_plan(&host, m->balance, m->n, &m->plan);
+	return false;
+}
+
+/* True: all were looked after. */
+static bool look_after(struct manager *m, uint64_t calls_max)
+{
+	uint32_t slot;
+
+	while (m->calls < calls_max) {
+		if (!next_slot(m, &slot))
+			return true;
+		manager_upkeep(m, slot);
+	}
+	return false;
+}
+
+static void make_plan(struct manager *m)
+{
+	struct balance_host host = host_view(m);
+
+	balance_plan(&host, m->balance, m->used, &m->plan);
 	serve_reservations(m, &host);
-	decide_all(m);
+	m->pass = (struct manager_pass){
+		.step = PASS_MOVES,
+		.room = balance_room_need(&m->plan),
+		.unmet = m->plan.unmet,
+	};
+}
+
+/* Decides by the plan, and by what is known of the VM when it is its turn. True: for all. */
+static bool move_all(struct manager *m, uint64_t calls_max)
+{
+	struct decision d;
+	uint32_t slot;
+
+	while (m->calls < calls_max) {
+		if (!next_slot(m, &slot))
+			return true;
+		manager_refresh(m, slot);
+		manager_decide(m, slot, cap_for(m, &m->balance[slot]), &d);
+		if (d.action != ACTION_KEEP)
+			manager_move(m, slot, &d);
+	}
+	return false;
+}
+
+static void finish(struct manager *m)
+{
+	m->pass.step = PASS_NONE;
 	tell_scarcity(m);
 	m->due_ms = min_u64(m->due_ms, max_u64(reserve_next(&m->reserve), m->now_ms + 1));
 }
 
+/* What is left of another pass is left: all is found, and decided, anew. */
+static void begin(struct manager *m)
+{
+	m->passed_ms = m->now_ms;
+	m->due_ms = later(m->now_ms, m->config.pass_ms);
+	m->passes++;
+	m->pass = (struct manager_pass){.step = PASS_UPKEEP};
+}
+
+/* Goes on with the pass: one portion of it, or all that is left. */
+static void go_on(struct manager *m)
+{
+	do {
+		uint64_t most = m->config.portion ? m->calls + m->config.portion : UINT64_MAX;
+
+		if (m->pass.step == PASS_UPKEEP && look_after(m, most))
+			make_plan(m);
+		else if (m->pass.step == PASS_MOVES && move_all(m, most))
+			finish(m);
+	} while (m->pass.step != PASS_NONE && !m->config.portion);
+}
+
+/* A pass as far as its plan, which somebody waits for. */
+static void plan_now(struct manager *m)
+{
+	begin(m);
+	(void)look_after(m, UINT64_MAX);
+	make_plan(m);
+	if (!m->config.portion)
+		go_on(m);
+}
+
 uint64_t manager_tick(struct manager *m, uint64_t now_ms)
 {
-	if (manager_now(m, now_ms) >= m->due_ms)
-		manager_pass(m);
-	return m->due_ms;
+	manager_now(m, now_ms);
+	if (m->pass.step == PASS_NONE && m->now_ms >= m->due_ms)
+		begin(m);
+	if (m->pass.step != PASS_NONE)
+		go_on(m);
+	return manager_next(m);
 }
 
 uint64_t manager_next(const struct manager *m)
 {
-	return m->due_ms;
+	return m->pass.step == PASS_NONE ? m->due_ms : m->now_ms;
 }
 
 void manager_host(struct manager *m, const struct manager_host *host, uint64_t now_ms)
@@ -137,12 +213,12 @@ int manager_reserve(struct manager *m, uint64_t bytes, uint64_t timeout_ms, uint
 	int err;
 
 	now_ms = manager_now(m, now_ms);
-	manager_pass(m);
+	plan_now(m);
 	if (m->plan.known)
 		possible = sub_u64(m->plan.budget, m->plan.fixed + m->plan.sum[LEVEL_BARE]);
 	err = reserve_open(&m->reserve, bytes, possible, timeout_ms, hold_ms, now_ms, id);
 	if (!err)
-		manager_pass(m);
+		plan_now(m);
 	return err;
 }
 

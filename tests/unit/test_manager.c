@@ -11,22 +11,13 @@ static const struct balance_vm *vm(uint32_t slot)
 	return manager_balance(&h.m, slot);
 }
 
-/* Four guests of 1 GiB that use 256 MiB, in 2.4 GiB, settled. */
-static void four(void)
-{
-	test_begin(&h, 2400 * MIB, 8);
-	for (uint32_t i = 0; i < 4; i++)
-		test_add(&h, i, SIZE, 256 * MIB);
-	test_run(&h, 120);
-}
-
 /* Idle memory is taken, equally, down to a budget with a pool; then nothing moves any more. */
 static void settles(void **state)
 {
 	uint64_t moves;
 
 	(void)state;
-	four();
+	test_four(&h);
 	assert_true(test_promised(&h) <= 2400 * MIB - h.m.plan.pool + 4 * SIZE / 64);
 	assert_true(h.m.plan.pool >= 100 * MIB);
 	for (uint32_t i = 0; i < 4; i++)
@@ -44,7 +35,7 @@ static void pressure(void **state)
 
 	(void)state;
 	for (uint32_t level = VIRTIO_BALLOON_PRESSURE_MEDIUM; level < 6; level++) {
-		four();
+		test_four(&h);
 		manager_pressure(&h.m, 2, level, h.now);
 		assert_true(h.guest[2].target == SIZE);
 		assert_true(vm(2)->target == SIZE);
@@ -73,7 +64,7 @@ static void low_pressure(void **state)
 	uint64_t before;
 
 	(void)state;
-	four();
+	test_four(&h);
 	before = vm(1)->target;
 	h.guest[1].used = 400 * MIB;
 	manager_pressure(&h.m, 1, VIRTIO_BALLOON_PRESSURE_LOW, h.now);
@@ -97,7 +88,7 @@ static void low_pressure(void **state)
 static void relieved(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	manager_pressure(&h.m, 0, VIRTIO_BALLOON_PRESSURE_CRITICAL, h.now);
 	manager_relieved(&h.m, 0, h.now);
 	assert_true(h.m.vms[0].emergency_end_ms == h.now + MANAGER_EMERGENCY_MS / 2);
@@ -121,7 +112,7 @@ static void emergency_ends(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		four();
+		test_four(&h);
 		h.m.config.budget = cases[i].budget;
 		manager_pressure(&h.m, 2, VIRTIO_BALLOON_PRESSURE_CRITICAL, h.now);
 		test_run(&h, cases[i].seconds - 1);
@@ -148,7 +139,7 @@ static void verdicts(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t before;
 
-		four();
+		test_four(&h);
 		before = vm(3)->target;
 		h.guest[3].kills += cases[i].kills;
 		h.guest[3].stalls += cases[i].stalls;
@@ -200,7 +191,7 @@ static void weak(void **state)
 	struct guest_stats s;
 
 	(void)state;
-	four();
+	test_four(&h);
 	for (int i = 1; i <= 2; i++) {
 		s = test_sample(&h.guest[0], h.now + (uint64_t)i * 1000);
 		s.known &= (1U << VIRTIO_BALLOON_S_HTLB_PGALLOC) - 1;
@@ -228,7 +219,7 @@ static void growth(void **state)
 	uint64_t passes, before;
 
 	(void)state;
-	four();
+	test_four(&h);
 	passes = h.m.passes;
 	before = vm(0)->target;
 	h.guest[0].used = 430 * MIB;
@@ -245,7 +236,7 @@ static void growth(void **state)
 static void moves_on(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	for (uint32_t turn = 0; turn < 12; turn++) {
 		for (uint32_t i = 0; i < 4; i++)
 			h.guest[i].used = i == turn % 4 ? 900 * MIB : 256 * MIB;
@@ -293,7 +284,7 @@ static void no_sawtooth(void **state)
 static void other_phase(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	h.guest[0].used = vm(0)->target - MIB;
 	h.guest[0].keeps = vm(0)->target;
 	manager_pressure(&h.m, 0, VIRTIO_BALLOON_PRESSURE_MEDIUM, h.now);
@@ -311,7 +302,7 @@ static void hung(void **state)
 	uint64_t target;
 
 	(void)state;
-	four();
+	test_four(&h);
 	h.guest[0].mute = h.guest[0].deaf = true;
 	target = vm(0)->target;
 	for (uint32_t i = 0; i < MANAGER_UNANSWERED_HUNG; i++) {
@@ -341,7 +332,7 @@ static void hung(void **state)
 static void silent_when_short(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	h.guest[0].used = vm(0)->target - MIB;
 	test_begin(&h, 300 * MIB, 2);
 	test_add(&h, 0, SIZE, 256 * MIB);
@@ -439,7 +430,7 @@ static void stale(void **state)
 static void drivers(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	manager_driver(&h.m, 0, MANAGER_DRIVER_NONE, h.now);
 	assert_true(balance_promised(vm(0)) == SIZE);
 	assert_true(h.guest[0].target == SIZE);
@@ -459,7 +450,7 @@ static void drivers(void **state)
 static void took_back(void **state)
 {
 	(void)state;
-	four();
+	test_four(&h);
 	h.guest[0].deaf = true;
 	manager_actual(&h.m, 0, vm(0)->actual + 2 * MIB, h.now);
 	assert_int_equal(h.decision.reason, REASON_TOOK_BACK);

@@ -204,6 +204,8 @@ static void anything(void **state)
 		seed = 88172645463325252ULL * round + 1;
 		test_begin(&h, budget, n);
 		h.on_decision = on_decision;
+		/* Every other round things happen between the portions of a pass. */
+		h.m.config.portion = round % 2 ? 0 : 1 + (uint32_t)draw(10);
 		for (uint32_t i = 0; i < n; i++)
 			some_guest(i);
 		for (int step = 0; step < STEPS / ROUNDS; step++) {
