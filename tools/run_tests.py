@@ -275,7 +275,8 @@ class Runner:
         log = self.results / f"{program.suite}-{program.name}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                program.command, env={**self.environment, **program.environment},
+                program.command,
+                env={**self.environment, "TMPDIR": str(self.scratch), **program.environment},
                 cwd=program.directory or self.root, stdin=subprocess.DEVNULL, stdout=file,
                 stderr=subprocess.STDOUT, text=True, start_new_session=True)
         timed_out = run_group(process, program.timeout_s)

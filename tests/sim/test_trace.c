@@ -13,6 +13,7 @@
 
 #include "guest.h"
 #include "trace.h"
+#include "tree_helpers.h"
 
 #define DAY_S 86400
 
@@ -47,8 +48,8 @@ static void generated(void **state)
 
 static int read_text(struct recording *r, const char *text)
 {
-	char path[] = "/tmp/aerostat-trace-XXXXXX";
-	int fd = mkstemp(path), ret;
+	char path[128];
+	int fd = mkstemp(tree_pattern(path, sizeof(path))), ret;
 	FILE *file = fdopen(fd, "w");
 
 	assert_non_null(file);

@@ -38,8 +38,7 @@ static int setup(void **state)
 {
 	struct place *p = calloc(1, sizeof(*p));
 
-	snprintf(p->directory, sizeof(p->directory), "/tmp/tc-XXXXXX");
-	assert_non_null(mkdtemp(p->directory));
+	assert_non_null(mkdtemp(tree_pattern(p->directory, sizeof(p->directory))));
 	snprintf(p->file, sizeof(p->file), "%s/c", p->directory);
 	snprintf(p->fragments, sizeof(p->fragments), "%s.d", p->file);
 	assert_int_equal(mkdir(p->fragments, 0755), 0);

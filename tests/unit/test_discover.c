@@ -134,8 +134,7 @@ static int setup(void **state)
 	memset(&t, 0, sizeof(t));
 	reads_left = -1;
 	never_read = NULL;
-	snprintf(t.directory, sizeof(t.directory), "/tmp/td-XXXXXX");
-	if (!mkdtemp(t.directory) || uv_loop_init(&t.loop))
+	if (!mkdtemp(tree_pattern(t.directory, sizeof(t.directory))) || uv_loop_init(&t.loop))
 		return -1;
 	uv_timer_init(&t.loop, &t.alarm);
 	return 0;

@@ -14,14 +14,14 @@
 #include <cmocka.h>
 
 #include "../../src/aerostatd/host.h"
+#include "tree_helpers.h"
 
 static char proc[64], meminfo[96], pressure[96], memory[128];
 
 static int setup(void **state)
 {
 	(void)state;
-	snprintf(proc, sizeof(proc), "/tmp/th-XXXXXX");
-	if (!mkdtemp(proc))
+	if (!mkdtemp(tree_pattern(proc, sizeof(proc))))
 		return -1;
 	snprintf(meminfo, sizeof(meminfo), "%s/meminfo", proc);
 	snprintf(pressure, sizeof(pressure), "%s/pressure", proc);

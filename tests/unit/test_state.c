@@ -44,8 +44,7 @@ static struct instant at(int64_t seconds)
 static int setup(void **state)
 {
 	(void)state;
-	snprintf(directory, sizeof(directory), "/tmp/ts-XXXXXX");
-	if (!mkdtemp(directory))
+	if (!mkdtemp(tree_pattern(directory, sizeof(directory))))
 		return -1;
 	snprintf(path, sizeof(path), "%s/s", directory);
 	snprintf(bad, sizeof(bad), "%s.bad", path);

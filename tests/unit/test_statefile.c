@@ -8,6 +8,7 @@
 
 #include "../../src/vhost-user-balloon/settings.c"
 #include "../../src/vhost-user-balloon/statefile.c"
+#include "tree_helpers.h"
 
 #define NAME "vhost-user-balloon.state"
 
@@ -200,8 +201,7 @@ static char place[64];
 static int make_place(void **state)
 {
 	(void)state;
-	strcpy(place, "/tmp/test-statefile-XXXXXX");
-	return mkdtemp(place) ? 0 : -1;
+	return mkdtemp(tree_pattern(place, sizeof(place))) ? 0 : -1;
 }
 
 static int remove_place(void **state)
