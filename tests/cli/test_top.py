@@ -36,7 +36,11 @@ def test_what_it_shows(control: Control, terminal: Start) -> None:
     control.vms.append(machine("old", stats_age_ms=12_000, health="unresponsive"))
     control.vms.append(machine("weak", verdict="pressed", verdict_weak=True))
     screen = top(terminal)
-    text = screen.wait_for(lambda shown: {"weak", "web1"} <= set(names(shown)))
+    # A screen is drawn in pieces, in any order.
+    pieces = ("3 VMs, 2 managed", "host 64.0G", "psi 0.2 %", "1.50G", "1.56G", "0.4 s", "thrashing",
+              "no driver", "stale 12 s", "unresp.", "pressed?")
+    text = screen.wait_for(lambda shown: {"weak", "web1"} <= set(names(shown))
+                           and all(piece in shown for piece in pieces))
     lines = {line.split()[0]: line for line in text.splitlines() if line}
     assert "3 VMs, 2 managed" in text and "host 64.0G" in text and "psi 0.2 %" in text
     bar = text.splitlines()[1]
