@@ -14,7 +14,6 @@
 #include "fleet_parts.h"
 #include "host.h"
 #include "policy/explain.h"
-#include "qmp/json.h"
 
 #define SAVE_SECONDS 30 /* between two looks whether the state has changed */
 
@@ -29,36 +28,6 @@
 static uint32_t slot_of(const struct fleet *f, const struct endpoint *e)
 {
 	return (uint32_t)((struct fleet_vm *)endpoint_user(e) - f->vms);
-}
-
-int fleet_find(const struct fleet *fleet, const char *name)
-{
-	int by_uuid = -ENOENT;
-
-	for (uint32_t i = 0; i < fleet->used; i++) {
-		const struct fleet_vm *vm = &fleet->vms[i];
-
-		if (!vm->endpoint)
-			continue;
-		if (strcmp(vm->name, name) == 0)
-			return (int)i;
-		if (strcmp(endpoint_view(vm->endpoint)->uuid, name) == 0)
-			by_uuid = (int)i;
-	}
-	return by_uuid;
-}
-
-/* Under what the state knows it: a UUID is the same after a VM was renamed. Of two that say they
- * have the same one, it is that of the first. */
-static const char *key_of(const struct fleet *f, const struct fleet_vm *vm)
-{
-	const struct endpoint_view *view = endpoint_view(vm->endpoint);
-
-	for (uint32_t i = 0; view->uuid[0] && i < f->used; i++) {
-		if (&f->vms[i] != vm && f->vms[i].managed && strcmp(f->vms[i].key, view->uuid) == 0)
-			return vm->name;
-	}
-	return view->uuid[0] ? view->uuid : vm->name;
 }
 
 static const struct config_vm *configured(const struct fleet *f, const struct fleet_vm *vm)
@@ -90,80 +59,6 @@ struct state_wishes fleet_bounds(const struct fleet *fleet, uint32_t slot)
 	if (!bounds.priority)
 		bounds.priority = told ? told->priority : CONFIG_PRIORITY_DEFAULT;
 	return bounds;
-}
-
-/* A name of a file can hold any byte; a name of a VM is text that fits on one line. */
-static void take_file_name(char *place, size_t room, const char *file, size_t len)
-{
-	size_t n = 0, step;
-
-	for (size_t i = 0; i < len; i += step) {
-		size_t valid = qmp_utf8_len(file + i, len - i);
-		bool bad = !valid || (unsigned char)file[i] < ' ' || file[i] == 0x7f;
-
-		step = valid ? valid : 1;
-		if (n + (bad ? 1 : step) >= room)
-			break;
-		memcpy(place + n, bad ? "?" : file + i, bad ? 1 : step);
-		n += bad ? 1 : step;
-	}
-	place[n] = '\0';
-}
-
-static bool is_gone(const struct fleet_vm *vm)
-{
-	return endpoint_view(vm->endpoint)->absence == ENDPOINT_GONE;
-}
-
-/* May it have that name? One that is gone gives its name to one that is here, which may be the same
- * at another socket. */
-static bool is_free(const struct fleet *f, const struct fleet_vm *vm, const char *name)
-{
-	int other = fleet_find(f, name);
-
-	return name[0] &&
-	       (other < 0 || &f->vms[other] == vm || (is_gone(&f->vms[other]) && !is_gone(vm)));
-}
-
-static void take_name(struct fleet *f, struct fleet_vm *vm, const char *name)
-{
-	int before = fleet_find(f, name);
-
-	snprintf(vm->name, sizeof(vm->name), "%s", name);
-	if (before < 0 || &f->vms[before] == vm)
-		return;
-	f->vms[before].name[0] = '\0';
-	fleet_name_vm(f, &f->vms[before]); /* it is gone, and takes from nobody */
-}
-
-/*
- * The name by which a VM is known here: its own if no other has it, else its socket's, the path of
- * that, or at last a number. No two have the same: series and what an operator says go by it.
- */
-void fleet_name_vm(struct fleet *f, struct fleet_vm *vm)
-{
-	const struct endpoint_view *view = endpoint_view(vm->endpoint);
-	const char *path = endpoint_path(vm->endpoint), *file = strrchr(path, '/') + 1;
-	const char *end = strrchr(file, '.');
-	char stem[ENDPOINT_NAME_MAX] = "", whole[ENDPOINT_NAME_MAX] = "";
-	const char *const names[] = {view->name, stem, whole};
-
-	take_file_name(stem, sizeof(stem), file,
-		       end && end != file ? (size_t)(end - file) : strlen(file));
-	take_file_name(whole, sizeof(whole), path, strlen(path));
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (is_free(f, vm, names[i])) {
-			take_name(f, vm, names[i]);
-			return;
-		}
-	}
-	vm->name[0] = '\0'; /* another's number must not be taken for ours */
-	for (unsigned int i = 2; !vm->name[0]; i++) {
-		take_file_name(stem, sizeof(stem) - 16, whole, strlen(whole));
-		snprintf(stem + strlen(stem), 16, "#%u", i);
-		if (is_free(f, vm, stem))
-			snprintf(vm->name, sizeof(vm->name), "%s", stem);
-	}
 }
 
 /* --- the manager's side ----------------------------------------------------------------------- */
@@ -211,7 +106,7 @@ static void manage(struct fleet *f, uint32_t slot)
 	int r;
 
 	fleet_name_vm(f, vm);
-	snprintf(vm->key, sizeof(vm->key), "%s", key_of(f, vm));
+	fleet_key(f, vm, vm->key, sizeof(vm->key));
 	memcpy(vm->told, view->name, sizeof(vm->told));
 	memcpy(vm->uuid, view->uuid, sizeof(vm->uuid));
 	state_get(&f->state, vm->key, &saved, &vm->wishes, now);

@@ -295,6 +295,25 @@ def test_a_signal_as_soon_as_there_is_a_socket(manage: Callable[..., Daemon],
             end(manager, number)
 
 
+def test_nobody_inherits_by_a_name(manage: Callable[..., Daemon], monitors: Monitors) -> None:
+    """What an operator has set for a machine with a UUID is not for one that is named so."""
+    web = monitors.qemu("web")
+    manager = manage()
+    manager.serving(1)
+    manager.qmp.execute("set-vm", name="web", floor=300 * MIB)
+    end(manager, signal.SIGTERM)
+    web.die()
+    heir = monitors.qemu("heir")
+    heir.name, heir.uuid = web.uuid, "00000000-0000-0000-0000-000000000000"
+    heir.hang_up()
+    manager.start()
+    vms = manager.wait_for("the heir", lambda vms: heir.name in vms and vms[heir.name]["managed"])
+    assert vms[heir.name]["floor"] != 300 * MIB
+    web.come_back()
+    vms = manager.wait_for("both", lambda vms: "web" in vms and vms["web"]["managed"])
+    assert vms["web"]["floor"] == 300 * MIB
+
+
 def test_killed_and_started_again(manage: Callable[..., Daemon], monitors: Monitors) -> None:
     """Wishes and what was learned are there again; targets that stand are not sent anew."""
     web = monitors.qemu("web", used=300 * MIB)
