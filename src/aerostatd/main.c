@@ -164,7 +164,8 @@ static int start(struct daemon *d, struct config *config, char *error, size_t er
 	r = control_start(&d->control, &d->loop, config->control, service_socket(), &d->fleet,
 			  &control_ops, d);
 	if (r < 0) {
-		snprintf(error, error_size, "%s: %s", config->control, strerror(-r));
+		snprintf(error, error_size, "control socket %s: %s", config->control,
+			 r == -ENOENT ? "there is no such directory" : strerror(-r));
 		return r;
 	}
 	if (config->metrics) {
