@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Nobody can end a thread that is in a call which does not return. So threads are detached, and
- * what they share is freed by the last who lets go of it: the loop, a thread, or who tells.
+ * what they share is freed by the last who lets go of it: the loop, a thread, or who tells. A
+ * thread whose call takes long is not counted on until it is back, and another takes its place.
  */
 #include "crew.h"
 
@@ -15,12 +16,20 @@ struct list {
 	struct crew_job *first, *last;
 };
 
+struct thread {
+	struct crew *crew;
+	struct thread *next;
+	uint64_t since_ms; /* at its job, by uv_hrtime(); 0: it waits for one */
+};
+
 struct crew {
 	pthread_mutex_t lock;
 	pthread_cond_t more;    /* jobs, or the end */
 	struct list jobs, done; /* that wait for a thread, and for the loop */
 	struct crew_job *last;
-	unsigned int threads; /* that are left */
+	struct thread *list;  /* of the threads that are left, */
+	unsigned int threads; /* so many, */
+	unsigned int wanted;  /* and so many that get on with their work */
 	unsigned int holders; /* threads, the loop until its handle is closed, and who tells */
 	bool stopped;
 	uv_async_t wake;
@@ -99,33 +108,74 @@ void crew_tell(struct crew *crew, struct crew_job *job)
 		job->drop(job);
 }
 
-/* The next job; NULL: this thread is to end. */
-static struct crew_job *next_job(struct crew *crew)
+static uint64_t now_ms(void)
 {
-	struct crew_job *job;
+	return uv_hrtime() / 1000000;
+}
 
-	pthread_mutex_lock(&crew->lock);
-	while (!crew->jobs.first && !crew->stopped)
-		pthread_cond_wait(&crew->more, &crew->lock);
-	job = take(&crew->jobs);
-	if (!job && --crew->threads == 0) {
+/* Threads that can be counted on. Under the lock. */
+static unsigned int at_hand(const struct crew *crew)
+{
+	uint64_t now = now_ms();
+	unsigned int n = 0;
+
+	for (const struct thread *thread = crew->list; thread; thread = thread->next)
+		n += !thread->since_ms || now - thread->since_ms < CREW_LATE_MS;
+	return n;
+}
+
+/* Takes it off the list. The last one that leaves does what is to be done in the end, first. */
+static struct crew_job *leave(struct crew *crew, struct thread *thread)
+{
+	struct thread **at = &crew->list;
+	struct crew_job *job = NULL;
+
+	if (crew->threads == 1 && crew->stopped) {
 		job = crew->last;
 		crew->last = NULL;
-		crew->threads += job != NULL; /* it comes here once more */
 	}
+	if (job)
+		return job; /* it comes here once more */
+	while (*at != thread)
+		at = &(*at)->next;
+	*at = thread->next;
+	crew->threads--;
+	if (crew->jobs.first)
+		pthread_cond_signal(&crew->more); /* it may have been this one that was woken */
+	return NULL;
+}
+
+/* The next job; NULL: this thread is to end. */
+static struct crew_job *next_job(struct crew *crew, struct thread *thread)
+{
+	struct crew_job *job = NULL;
+
+	pthread_mutex_lock(&crew->lock);
+	thread->since_ms = 0;
+	/* One that is back may be one too many. */
+	while (!crew->jobs.first && !crew->stopped && at_hand(crew) <= crew->wanted)
+		pthread_cond_wait(&crew->more, &crew->lock);
+	if (crew->stopped || at_hand(crew) <= crew->wanted)
+		job = take(&crew->jobs);
+	if (!job)
+		job = leave(crew, thread);
+	if (job)
+		thread->since_ms = now_ms();
 	pthread_mutex_unlock(&crew->lock);
 	return job;
 }
 
 static void *run(void *opaque)
 {
-	struct crew *crew = opaque;
+	struct thread *thread = opaque;
+	struct crew *crew = thread->crew;
 	struct crew_job *job;
 
-	while ((job = next_job(crew))) {
+	while ((job = next_job(crew, thread))) {
 		job->work(job);
 		crew_tell(crew, job);
 	}
+	free(thread);
 	crew_release(crew);
 	atomic_fetch_sub(&threads_alive, 1);
 	return NULL;
@@ -151,21 +201,25 @@ int crew_thread(void *(*body)(void *), void *opaque)
 	return r;
 }
 
+/* Under the lock. */
 static bool start_thread(struct crew *crew)
 {
-	bool started;
+	struct thread *thread = calloc(1, sizeof(*thread));
 
+	if (!thread)
+		return false;
+	thread->crew = crew;
 	atomic_fetch_add(&threads_alive, 1);
-	pthread_mutex_lock(&crew->lock);
-	started = crew_thread(run, crew) == 0;
-	if (started) {
-		crew->threads++;
-		crew->holders++;
-	} else {
+	if (crew_thread(run, thread) != 0) {
 		atomic_fetch_sub(&threads_alive, 1);
+		free(thread);
+		return false;
 	}
-	pthread_mutex_unlock(&crew->lock);
-	return started;
+	thread->next = crew->list;
+	crew->list = thread;
+	crew->threads++;
+	crew->holders++;
+	return true;
 }
 
 static void on_wake(uv_async_t *wake)
@@ -200,9 +254,13 @@ struct crew *crew_start(uv_loop_t *loop, unsigned int threads)
 	pthread_cond_init(&crew->more, NULL);
 	crew->wake.data = crew;
 	crew->holders = 1;
-	while (threads && start_thread(crew))
-		threads--;
-	if (crew->threads)
+	crew->wanted = threads;
+	pthread_mutex_lock(&crew->lock);
+	while (crew->threads < threads && start_thread(crew))
+		continue;
+	threads = crew->threads;
+	pthread_mutex_unlock(&crew->lock);
+	if (threads)
 		return crew; /* fewer are enough */
 	crew_stop(crew, NULL);
 	return NULL;
@@ -212,6 +270,8 @@ void crew_post(struct crew *crew, struct crew_job *job)
 {
 	pthread_mutex_lock(&crew->lock);
 	put(&crew->jobs, job);
+	if (at_hand(crew) < crew->wanted && crew->threads < crew->wanted + CREW_LATE_MAX)
+		(void)start_thread(crew); /* if not now, then with the next job */
 	pthread_cond_signal(&crew->more);
 	pthread_mutex_unlock(&crew->lock);
 }

@@ -20,6 +20,14 @@ struct crew_job {
 
 struct crew;
 
+/*
+ * A thread that has been at its job for so long is not counted on: with the next job that is posted
+ * another takes its place, and whichever is one too many when it is back ends. So many can be late;
+ * with more, jobs wait.
+ */
+#define CREW_LATE_MS  2000
+#define CREW_LATE_MAX 64U
+
 /* So many threads. NULL: out of memory, or out of threads. */
 struct crew *crew_start(uv_loop_t *loop, unsigned int threads);
 

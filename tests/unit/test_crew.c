@@ -9,11 +9,24 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
 
-#include "../../src/aerostatd/crew.h"
+#include <uv.h>
+
+/* A clock that the test moves on. */
+static atomic_uint skip_ms;
+
+static uint64_t skipping_hrtime(void)
+{
+	return uv_hrtime() + atomic_load(&skip_ms) * 1000000ULL;
+}
+
+#define uv_hrtime skipping_hrtime
+#include "../../src/aerostatd/crew.c"
+#undef uv_hrtime
 
 #define THREADS 4
 #define WAIT_MS 20000
@@ -108,6 +121,7 @@ static int setup(void **state)
 {
 	(void)state;
 	memset(&t, 0, sizeof(t));
+	atomic_store(&skip_ms, 0);
 	t.main = pthread_self();
 	if (uv_loop_init(&t.loop) < 0)
 		return -1;
@@ -165,6 +179,71 @@ static void one_that_hangs_stops_nobody(void **state)
 	run_until_done(10);
 	assert_int_equal(t.worked, 10);
 	assert_int_equal(t.waiting, THREADS - 1);
+}
+
+static unsigned int threads(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	unsigned int n = 0;
+
+	assert_non_null(tasks);
+	while (readdir(tasks))
+		n++;
+	closedir(tasks);
+	return n - 2; /* . and .. */
+}
+
+/* However many hang: after a while others take their place, and go when those are back. */
+static void all_hang(void **state)
+{
+	unsigned int before = threads();
+
+	(void)state;
+	for (int i = 0; i < THREADS; i++)
+		crew_post(t.crew, job_of(work_at_gate));
+	wait_for(&t.waiting, THREADS);
+	crew_post(t.crew, job_of(count_work));
+	for (int i = 0; i < 20; i++)
+		nap();
+	assert_int_equal(t.worked, 0);
+	atomic_store(&skip_ms, CREW_LATE_MS);
+	for (int i = 0; i < 10; i++)
+		crew_post(t.crew, job_of(count_work));
+	run_until_done(11);
+	assert_int_equal(t.waiting, THREADS);
+	assert_in_range(threads(), before + 1, before + THREADS);
+	atomic_store(&t.open, true);
+	run_until_done(11 + THREADS);
+	for (int ms = 0; threads() > before; ms++) {
+		assert_true(ms < WAIT_MS);
+		nap();
+	}
+	/* And as many as there were are left. */
+	atomic_store(&t.open, false);
+	for (int i = 0; i < THREADS; i++)
+		crew_post(t.crew, job_of(work_at_gate));
+	wait_for(&t.waiting, THREADS);
+	atomic_store(&t.open, true);
+	run_until_done(11 + 2 * THREADS);
+	assert_int_equal(threads(), before);
+}
+
+/* Somebody who hangs for ever, and others with him, do not fill the machine with threads. */
+static void too_many_hang(void **state)
+{
+	const int most = THREADS + (int)CREW_LATE_MAX;
+
+	(void)state;
+	for (int i = 0; i < most + 5; i++) {
+		crew_post(t.crew, job_of(work_at_gate));
+		wait_for(&t.waiting, i < most ? i + 1 : most);
+		atomic_fetch_add(&skip_ms, CREW_LATE_MS);
+	}
+	for (int i = 0; i < 20; i++)
+		nap();
+	assert_int_equal(t.waiting, most);
+	atomic_store(&t.open, true);
+	run_until_done(most + 5);
 }
 
 static void a_thread_tells(void **state)
@@ -232,6 +311,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(all_come_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_many_at_a_time_as_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_that_hangs_stops_nobody, setup, teardown),
+		cmocka_unit_test_setup_teardown(all_hang, setup, teardown),
+		cmocka_unit_test_setup_teardown(too_many_hang, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_thread_tells, setup, teardown),
 		cmocka_unit_test_setup_teardown(stopped_while_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(stopped_before_it_was_told, setup, teardown),

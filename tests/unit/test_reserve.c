@@ -77,6 +77,15 @@ static const struct reservation *find(uint64_t id)
 	return NULL;
 }
 
+/* What a reservation that there is has so far. */
+static uint64_t got_by(uint64_t id)
+{
+	const struct reservation *reservation = find(id);
+
+	assert_non_null(reservation);
+	return reservation ? reservation->got : 0;
+}
+
 static void oldest_first(void **state)
 {
 	uint64_t first, second;
@@ -89,14 +98,14 @@ static void oldest_first(void **state)
 	reserve_supply(&r, 120);
 	assert_int_equal(reserve_step(&r, 1200, &got), RESERVE_IS_GRANTED);
 	assert_int_equal(got.id, first);
-	assert_int_equal(find(second)->got, 20);
+	assert_int_equal(got_by(second), 20);
 	/* The same 120 again: 100 of them are gone. */
 	reserve_supply(&r, 120);
-	assert_int_equal(find(second)->got, 20);
+	assert_int_equal(got_by(second), 20);
 	assert_int_equal(reserve_step(&r, 1300, &got), RESERVE_NOTHING);
 	/* Less there than before: the younger one loses. */
 	reserve_supply(&r, 105);
-	assert_int_equal(find(second)->got, 5);
+	assert_int_equal(got_by(second), 5);
 	assert_int_equal(reserve_step(&r, 2100, &got), RESERVE_HAS_FAILED);
 	assert_int_equal(got.id, second);
 	assert_null(find(second));

@@ -151,11 +151,12 @@ static void forgets(void **state)
 /* Puts n VMs that are seen once, at that time, under names that nobody has had before. */
 static void put_strangers(struct state *s, unsigned int *n, unsigned int more, int64_t seconds)
 {
+	const struct state_wishes none = STATE_NO_WISHES;
 	char key[32];
 
 	for (unsigned int i = 0; i < more; i++) {
 		snprintf(key, sizeof(key), "stranger-%u", (*n)++);
-		state_put(s, key, &learned, &(struct state_wishes)STATE_NO_WISHES, at(seconds));
+		state_put(s, key, &learned, &none, at(seconds));
 	}
 }
 
