@@ -203,9 +203,10 @@ int main(int argc, char **argv)
 	struct daemon *d = &the_daemon;
 	struct config config = {0};
 	char error[512] = "";
+	int r = options_parse(argc, argv, &d->options);
 
-	if (options_parse(argc, argv, &d->options) < 0)
-		return USAGE_STATUS;
+	if (r < 0)
+		return usage_status(r);
 	log_set_name("aerostatd", NULL);
 	if (load(&d->options, &config, error, sizeof(error)) < 0) {
 		log_line("%s", error);

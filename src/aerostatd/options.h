@@ -20,7 +20,7 @@ struct options {
 
 /*
  * Parses the command line; --help and --version end the process with status 0. -EINVAL: something
- * is wrong with it, and one line on stderr says what.
+ * is wrong with it, -ENOMEM; one line on stderr says what.
  */
 int options_parse(int argc, char **argv, struct options *options);
 

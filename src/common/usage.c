@@ -49,5 +49,10 @@ int usage_parse(struct usage *u, const struct argp *argp, int argc, char **argv,
 
 	if (err && !u->complained)
 		usage_error(u, "cannot read the command line: %s", strerror(err));
-	return err ? -EINVAL : 0;
+	return -err;
+}
+
+int usage_status(int error)
+{
+	return error == -EINVAL ? 2 : EXIT_FAILURE;
 }

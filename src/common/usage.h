@@ -9,9 +9,6 @@
 #include <argp.h>
 #include <stdbool.h>
 
-/* The exit status of a program after a command line that makes no sense. */
-#define USAGE_STATUS 2
-
 struct usage {
 	const char *program; /* its name, before each complaint */
 	bool complained;
@@ -37,7 +34,13 @@ __attribute__((format(printf, 2, 3))) error_t usage_error(struct usage *u, const
  */
 error_t usage_option(struct usage *u, int key, const char *arg, const struct argp_state *state);
 
-/* Parses a command line; input is for argp's parser. -EINVAL: one line on stderr has said why. */
+/*
+ * Parses a command line; input is for argp's parser. -EINVAL or -ENOMEM: one line on stderr has
+ * said why, and usage_status() of it is to be the exit status.
+ */
 int usage_parse(struct usage *u, const struct argp *argp, int argc, char **argv, void *input);
+
+/* 2 after a command line that makes no sense; 1 after one that could not be read. */
+int usage_status(int error);
 
 #endif

@@ -29,9 +29,10 @@ static int print_capabilities(void)
 int main(int argc, char **argv)
 {
 	struct options options;
+	int r = options_parse(argc, argv, &options);
 
-	if (options_parse(argc, argv, &options) < 0)
-		return USAGE_STATUS;
+	if (r < 0)
+		return usage_status(r);
 	if (options.print_capabilities)
 		return print_capabilities();
 	log_set_name("vhost-user-balloon", options.name);

@@ -283,8 +283,13 @@ static error_t parse_list(struct parse *p, const char *arg,
 			  error_t (*parse)(struct parse *, char *))
 {
 	char *copy = strdup(arg);
-	error_t r = copy ? parse(p, copy) : usage_error(&p->usage, "out of memory");
+	error_t r;
 
+	if (!copy) {
+		(void)usage_error(&p->usage, "out of memory");
+		return ENOMEM;
+	}
+	r = parse(p, copy);
 	free(copy);
 	return r;
 }
