@@ -335,8 +335,10 @@ class Runner:
                     self.skip(suite, missing)
             else:
                 jobs += [(suite, job, kernel) for suite, job in zip(suites, on_kernel)]
-        # The longest first, or the last one would run alone for long.
-        jobs.sort(key=lambda job: (job[0].needs_module, kernels.index(job[2])), reverse=True)
+        # The longest first, or the last one would run alone for long. With one kernel some tests
+        # run that run with no other.
+        jobs.sort(key=lambda job: (job[2] == KERNELS[-1], job[0].needs_module,
+                                   kernels.index(job[2])), reverse=True)
         if len(jobs) > 1:
             self.run_at_once([(job.name, self.alone(suite.name, job.name, "--vmm=qemu",
                                                     f"--kernel={kernel}",
