@@ -271,7 +271,7 @@ def show_pressure(screen: Screen, device: Device, guest: Guest) -> None:
     screen.fact("A program needs", f"{NEED} MiB, with {free} MiB free and {DRIVER_BALLOON} MiB in "
                 "the balloon")
     answered = guest.counters()["message_wait_us"]
-    screen.fact(f"The guest tells ({', '.join(levels)})", f"answered after {answered} us", "1")
+    screen.fact("The guest tells", f"{', '.join(levels)}: answered after {answered} us", "1")
     if {"reclaim-us", "relief-us"} <= times.keys():
         relief = (times["relief-us"] - times["reclaim-us"]) / 1000
         screen.fact("The first page is back", f"{relief:.1f} ms after memory had run short", "1")

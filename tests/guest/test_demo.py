@@ -54,7 +54,7 @@ def in_a_pipe(environment: dict[str, str]) -> None:
     for fact in (r"got back +\d+ MiB", r"= \d+ MiB/s", r"\(SIGSTOP\) +unresponsive",
                  r"\(SIGCONT\) +healthy", r"another serves the same guest, \d+ ms",
                  r"Push interval of 100 ms +[12]\d statistics",
-                 r"The guest tells \([a-z, ]+\) +answered after \d+ us",
+                 r"The guest tells +[a-z, ]+: answered after \d+ us",
                  r"has its memory +after \d+ ms; nothing was killed",
                  r"\$ aerostat list\nNAME +STATE", r"\nbatch +serving +healthy",
                  r"\$ aerostat explain batch\nbatch: (raised|released) "):

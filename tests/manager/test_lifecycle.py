@@ -400,7 +400,7 @@ def test_what_cannot_be_offered(manage: Callable[..., Daemon], monitors: Monitor
     done = run(*base, f"--control={mine}", f"--metrics=127.0.0.1:{manager.port}")
     assert done.returncode == 1 and str(manager.port) in done.stderr
     assert not mine.exists()
-    for path, why in ((workdir / "no" / "such", "No such file"),
+    for path, why in ((workdir / "no" / "such", "there is no such directory"),
                       (workdir / ("x" * 100), "File name too long")):
         done = run(*base, f"--control={path}", "--metrics=off")
         assert done.returncode == 1 and f"{path}: {why}" in done.stderr
