@@ -100,8 +100,9 @@ def test_inflate_frees_memory_on_the_host(bed: Bed) -> None:
     device.inflate_to(0)
     assert abs(free - settled(guest.free_memory)) <= 4 * MIB
     assert device.query()["freed"] == state["freed"]
+    # Of what it takes now some was never given away, and is resident all the time.
     touch_everything(guest, 160 * MIB)
-    assert guest.resident() >= before - 4 * MIB
+    assert guest.resident() >= after + 64 * MIB
 
 
 def test_deflate_in_part(bed: Bed) -> None:
