@@ -48,3 +48,18 @@ def test_each_run_counts_for_itself(tmp_path: Path) -> None:
     assert run(tmp_path, script)[:2] == (0, [
         "70 passed, 0 failed, 1 skipped", "0 passed, 0 failed, 6 skipped",
         "70 passed, 0 failed, 7 skipped"])
+
+
+@pytest.mark.parametrize("part", CALLS)
+def test_interrupted(tmp_path: Path, part: str) -> None:
+    """Nothing follows what Ctrl-C has ended."""
+    script = f'[ "$*" != "{part}" ] || kill -INT 0; echo 1 passed, 0 failed, 0 skipped'
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    (tmp_path / "run").write_text(f'#!/bin/sh\ntrap "exit 130" INT\necho "$*" >>calls\n{script}\n')
+    (tmp_path / "run").chmod(0o755)
+    result = subprocess.run([tmp_path / ".ci" / "run"], stdin=subprocess.DEVNULL, text=True,
+                            stdout=subprocess.PIPE, timeout=60, check=False,
+                            start_new_session=True)
+    assert result.returncode == 130
+    assert (tmp_path / "calls").read_text().splitlines() == CALLS[:CALLS.index(part) + 1]
