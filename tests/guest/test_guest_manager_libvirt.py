@@ -135,9 +135,11 @@ def test_memory_moves_to_where_it_is_used(manager: LibvirtManager, host: Host) -
     assert host.actual(host.one) < host.one.memory
     assert any("lowered" in text for text in texts(manager, "TARGET_SET"))
     fill(host.one, 96 * MIB)
-    seen = manager.wait_for("memory for it", lambda vms: (
+    manager.wait_for("memory for it", lambda vms: (
         vms["one"]["actual"] > vms["one"]["used"] >= 96 * MIB), timeout=60)
-    assert abs(host.actual(host.one) - seen["one"]["actual"]) < 64 * MIB
+    # It goes on moving: what libvirt says and what was seen of it meet now and then.
+    manager.wait_for("the truth", lambda vms: (
+        abs(host.actual(host.one) - vms["one"]["actual"]) < 64 * MIB), timeout=60)
     assert no_kills(*host.both)
     host.one.check("rm /data/fill")
 

@@ -196,7 +196,7 @@ def hang(asker: Asker, pause: Callable[[], None], resume: Callable[[], None]) ->
     extra = asker.answer(asker.send("query-version"))
     assert extra["refused"] < 0, extra
     assert all(asker.answer(number).get("timeout") == 300 for number in numbers)
-    assert 0.3 <= time.monotonic() - started < 10
+    assert 0.29 < time.monotonic() - started < 10  # its clock has milliseconds
     last = asker.send("query-balloon")
     resume()
     assert set(asker.answer(last)["return"]) == {"actual"}
