@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -15,7 +15,11 @@ import pytest
 from control import Control
 from screen import Terminal
 
-LIMIT = 60
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from time_limit import time_limit  # noqa: E402  (the path above)
+
+alarm = time_limit(60)
 
 
 def program() -> str:
@@ -28,18 +32,6 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit("AEROSTAT_BALLOON must name the device of the build to test", returncode=2)
     os.environ.pop("NO_COLOR", None)
     os.environ["LC_ALL"] = "C.UTF-8"
-
-
-@pytest.fixture(autouse=True)
-def alarm() -> Iterator[None]:
-    """No test may hang, whatever it waits for."""
-    def late(*_: Any) -> None:
-        raise TimeoutError(f"test took over {LIMIT} s")
-
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(LIMIT)
-    yield
-    signal.alarm(0)
 
 
 @pytest.fixture
