@@ -40,7 +40,8 @@ __attribute__((format(printf, 3, 4))) static int wrong(struct reading *r, int st
 	if (r->status)
 		return 0;
 	r->status = status;
-	n = snprintf(r->error, r->error_size, "%s:%u: ", r->path, r->line);
+	n = r->line ? snprintf(r->error, r->error_size, "%s:%u: ", r->path, r->line)
+		    : snprintf(r->error, r->error_size, "%s: ", r->path); /* it was not read */
 	if (n < 0 || (size_t)n >= r->error_size)
 		return 0;
 	va_start(ap, fmt);

@@ -100,6 +100,7 @@ static void defaults(void **state)
 	assert_int_equal(c.n_vms, 0);
 	config_free(&c);
 	assert_int_equal(config_load(p->file, true, &c, error, sizeof(error)), -ENOENT);
+	assert_null(strstr(error, ":0:")); /* there is no line to speak of */
 	assert_non_null(strstr(error, p->file));
 	loads(*state, "", &c);
 	assert_int_equal(c.n_directories, 1);
