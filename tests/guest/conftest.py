@@ -16,6 +16,7 @@ case is marked kernel("7.2").
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -201,8 +202,10 @@ class Bed:
             device.stop()
 
     def kill(self) -> None:
-        for thing in [*self._guests, *self._devices]:
-            thing.kill()
+        """All of it, whatever goes wrong with one."""
+        with contextlib.ExitStack() as ends:
+            for thing in [*self._devices, *self._guests]:  # the last one is called first
+                ends.callback(thing.kill)
 
 
 class Interruption:
