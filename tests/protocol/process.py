@@ -11,7 +11,8 @@ import socket
 import subprocess
 import tempfile
 from collections import Counter
-from typing import Any, Optional
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional
 
 from balloon import Guest
 from qmp import Client
@@ -37,6 +38,11 @@ def connects(path: str) -> bool:
             return True
         except OSError:
             return False
+
+
+def stands_still(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0] == "T"
 
 
 class Device:
@@ -111,6 +117,17 @@ class Device:
                 return pid
             except ProcessLookupError:
                 continue
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """The worker stands still; what it is sent meanwhile it finds all at once."""
+        pid = self.worker()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_for(lambda: stands_still(pid), "the worker stopped")
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def replaced(self, old: int) -> int:
         """The process id of the worker that has come after an older one."""
