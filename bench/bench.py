@@ -234,7 +234,7 @@ def parts_beside_qemu(binary: pathlib.Path, workdir: pathlib.Path, quick: bool) 
     }
 
 
-def about(build: pathlib.Path, peer: str) -> dict[str, str]:
+def about(peer: str) -> dict[str, str]:
     """When, where and with what was measured."""
     def said(*command: str | pathlib.Path) -> str:
         if shutil.which(command[0]) is None:
@@ -275,10 +275,15 @@ def choose(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def interrupt(number: int, frame: object) -> None:
+    """SIGTERM is taken as Ctrl-C is: guests and devices are ended, files removed."""
+    raise KeyboardInterrupt(number)
+
+
 def main() -> int:
     args = choose(sys.argv[1:])
-    # As Ctrl-C: guests and devices are ended, files removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     binary = args.build / "src" / "vhost-user-balloon" / "vhost-user-balloon"
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="aerostat-bench-") as name:
@@ -289,7 +294,7 @@ def main() -> int:
             print(f"run bench: no part '{args.only}'; there are: {', '.join(parts)}",
                   file=sys.stderr)
             return 2
-        told = about(args.build, args.peer)
+        told = about(args.peer)
         for part, measure in parts.items():
             if args.only in (None, part):
                 for row in measure():
@@ -308,5 +313,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except MissingPackage as error:
         sys.exit(f"run bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as by:
+        sys.exit(128 + (by.args[0] if by.args else signal.SIGINT))

@@ -103,7 +103,6 @@ void manager_decide(struct manager *m, uint32_t slot, uint64_t cap, struct decis
 
 void manager_send(struct manager *m, uint32_t slot)
 {
-	m->vms[slot].unanswered_command = true;
 	m->calls++;
 	m->ops->set_target(m->opaque, slot, m->balance[slot].target);
 }

@@ -243,7 +243,6 @@ void manager_target_answered(struct manager *m, uint32_t slot, bool ok, uint64_t
 	if (!v)
 		return;
 	before = v->failing;
-	v->unanswered_command = false;
 	v->failing = !ok;
 	if (ok) {
 		v->refused_span_ms = 0;

@@ -176,7 +176,6 @@ struct manager_ops {
 /* One VM's record. To be read through the functions below; laid open for the caller's arrays. */
 struct manager_vm {
 	bool present;
-	bool unanswered_command; /* a command is on its way */
 	bool failing;            /* the last one failed */
 	bool stats_ever;
 	uint8_t unanswered, weak_run;
@@ -221,7 +220,7 @@ struct manager {
 	uint32_t present;
 	uint64_t now_ms;            /* of the last call */
 	uint64_t passed_ms, due_ms; /* the last pass, and when the next is due */
-	bool host_known, scarce, soon;
+	bool host_known, scarce;
 	struct manager_host host;
 	struct balance_plan plan;
 	struct reserve reserve;

@@ -16,21 +16,20 @@ const struct qmp_type qmp_bool = {.kind = QMP_KIND_BOOL};
 const struct qmp_type qmp_any = {.kind = QMP_KIND_ANY};
 const struct qmp_type qmp_empty = {.kind = QMP_KIND_OBJECT};
 
-/* Name in help texts, name in the schema (QEMU shows every integer as int), JSONType there. */
+/* Name in the schema (QEMU shows every integer as int), JSONType there. */
 static const struct {
-	const char *help;
 	const char *name;
 	const char *json_type;
 } kinds[] = {
-	[QMP_KIND_STR] = {"str", "str", "string"},
-	[QMP_KIND_INT] = {"int", "int", "int"},
-	[QMP_KIND_SIZE] = {"size", "int", "int"},
-	[QMP_KIND_NUMBER] = {"number", "number", "number"},
-	[QMP_KIND_BOOL] = {"bool", "bool", "boolean"},
-	[QMP_KIND_ANY] = {"any", "any", "value"},
-	[QMP_KIND_ENUM] = {"enum", NULL, NULL},
-	[QMP_KIND_ARRAY] = {"array", NULL, NULL},
-	[QMP_KIND_OBJECT] = {"object", NULL, NULL},
+	[QMP_KIND_STR] = {"str", "string"},
+	[QMP_KIND_INT] = {"int", "int"},
+	[QMP_KIND_SIZE] = {"int", "int"},
+	[QMP_KIND_NUMBER] = {"number", "number"},
+	[QMP_KIND_BOOL] = {"bool", "boolean"},
+	[QMP_KIND_ANY] = {"any", "value"},
+	[QMP_KIND_ENUM] = {NULL, NULL},
+	[QMP_KIND_ARRAY] = {NULL, NULL},
+	[QMP_KIND_OBJECT] = {NULL, NULL},
 };
 static_assert(sizeof(kinds) / sizeof(kinds[0]) == QMP_KIND_COUNT, "one row for every kind");
 
@@ -483,82 +482,4 @@ int qmp_schema_check(const struct qmp_schema *schema, struct qmp_error *err)
 			return -EINVAL;
 	}
 	return types.overflow ? qmp_error_set(err, QMP_GENERIC_ERROR, "too many types") : 0;
-}
-
-static void help_type(const struct qmp_type *type, struct qmp_buf *buf)
-{
-	if (type->kind == QMP_KIND_ARRAY) {
-		qmp_buf_printf(buf, "[");
-		help_type(type->element, buf);
-		qmp_buf_printf(buf, "]");
-	} else if (type->kind == QMP_KIND_ENUM) {
-		for (size_t i = 0; i < type->count; i++)
-			qmp_buf_printf(buf, "%s%s", i ? "|" : "", type->values[i]);
-	} else {
-		qmp_buf_printf(buf, "%s", kinds[type->kind].help);
-	}
-}
-
-/* The members of the object in @type, also if that is a list of it, one a line. */
-static void help_members(const struct qmp_type *type, const char *title, struct qmp_buf *buf)
-{
-	while (type && type->kind == QMP_KIND_ARRAY)
-		type = type->element;
-	if (!type || type->kind != QMP_KIND_OBJECT || !type->count)
-		return;
-	qmp_buf_printf(buf, "%s:\n", title);
-	for (size_t i = 0; i < type->count; i++) {
-		qmp_buf_printf(buf, "  %s=", type->members[i].name);
-		help_type(type->members[i].type, buf);
-		qmp_buf_printf(buf, "%s -- %s\n", type->members[i].optional ? " (optional)" : "",
-			       type->members[i].doc);
-	}
-}
-
-static void help_row(const char *name, const struct qmp_type *in, const struct qmp_type *out,
-		     const char *doc, struct qmp_buf *buf)
-{
-	qmp_buf_printf(buf, "%s", name);
-	for (size_t i = 0; in && i < in->count; i++) {
-		qmp_buf_printf(buf,
-			       in->members[i].optional ? " [%s=" : " %s=", in->members[i].name);
-		help_type(in->members[i].type, buf);
-		qmp_buf_printf(buf, "%s", in->members[i].optional ? "]" : "");
-	}
-	if (out) {
-		qmp_buf_printf(buf, " -> ");
-		help_type(out, buf);
-	}
-	qmp_buf_printf(buf, " -- %s\n", doc);
-}
-
-int qmp_schema_help(const struct qmp_schema *schema, const char *name, struct qmp_buf *buf)
-{
-	bool found = !name;
-
-	for (; schema; schema = schema->base) {
-		for (size_t i = 0; i < schema->n_commands; i++) {
-			const struct qmp_command *c = &schema->commands[i];
-
-			if (name && strcmp(name, c->name))
-				continue;
-			help_row(c->name, c->args, c->returns, c->doc, buf);
-			if (name) {
-				help_members(c->args, "arguments", buf);
-				help_members(c->returns, "returns", buf);
-			}
-			found = true;
-		}
-		for (size_t i = 0; i < schema->n_events; i++) {
-			const struct qmp_event *e = &schema->events[i];
-
-			if (name && strcmp(name, e->name))
-				continue;
-			help_row(e->name, e->data, NULL, e->doc, buf);
-			if (name)
-				help_members(e->data, "data", buf);
-			found = true;
-		}
-	}
-	return buf->failed ? -ENOMEM : found ? 0 : -ENOENT;
 }

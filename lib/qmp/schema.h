@@ -10,7 +10,7 @@
 
 /*
  * The schema: one set of const tables from which come dispatch, validation, query-commands,
- * query-qmp-schema and the help text. Types refer to each other by address, so that a type that
+ * query-qmp-schema. Types refer to each other by address, so that a type that
  * does not exist is a compiler error. A table reads like this:
  *
  *	static const struct qmp_type queue_info =
@@ -180,11 +180,5 @@ struct json_object *qmp_schema_commands(const struct qmp_schema *schema);
 
 /* The list for query-qmp-schema: QEMU's SchemaInfo, type names masked. NULL: out of memory. */
 struct json_object *qmp_schema_introspect(const struct qmp_schema *schema);
-
-/*
- * Help for people: every command and event, or all about the one called @name. Appends to @buf.
- * 0, -ENOENT when there is no @name, -ENOMEM.
- */
-int qmp_schema_help(const struct qmp_schema *schema, const char *name, struct qmp_buf *buf);
 
 #endif

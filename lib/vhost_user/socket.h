@@ -1,18 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The session's bytes and descriptors, from and to a non-blocking Unix stream socket. */
+/* What a session sends, to a non-blocking Unix stream socket. */
 #ifndef VHOST_USER_SOCKET_H
 #define VHOST_USER_SOCKET_H
 
 #include <sys/types.h>
 
 #include "vhost_user/session.h"
-
-/*
- * Reads what is there, but at most a bounded number of messages, and sends replies. 0: nothing more
- * to read now; 1: there may be more; -ECONNRESET: the front end is gone; other -errno: the session
- * has failed.
- */
-int vu_socket_receive(struct vu_session *s, int fd);
 
 /* Sends what output there is. 0: all of it is out; 1: the socket is full; else -errno. */
 int vu_socket_send(struct vu_session *s, int fd);

@@ -359,35 +359,6 @@ static void test_builtin_replies(void **state)
 	assert_null(qmp_schema_command(&server.schema, ""));
 }
 
-static void test_help(void **state)
-{
-	struct qmp_buf buf = {0};
-
-	(void)state;
-	assert_int_equal(qmp_schema_help(&server.schema, "set-mode", &buf), 0);
-	qmp_buf_append(&buf, "", 1);
-	assert_string_equal(buf.data, "set-mode mode=slow|fast [at=object] -- Set the mode.\n"
-				      "arguments:\n"
-				      "  mode=slow|fast -- which\n"
-				      "  at=object (optional) -- where\n");
-	qmp_buf_free(&buf);
-	assert_int_equal(qmp_schema_help(&server.schema, "MOVED", &buf), 0);
-	qmp_buf_append(&buf, "", 1);
-	assert_string_equal(buf.data, "MOVED x=int [y=number] -- Something moved.\n"
-				      "data:\n"
-				      "  x=int -- across\n"
-				      "  y=number (optional) -- up\n");
-	qmp_buf_free(&buf);
-	assert_int_equal(qmp_schema_help(&server.schema, NULL, &buf), 0);
-	qmp_buf_append(&buf, "", 1);
-	assert_non_null(strstr(buf.data, "\ntrees -> [object] -- Trees.\n"));
-	assert_non_null(strstr(buf.data, "\nSTOPPED -- Nothing moves.\n"));
-	assert_non_null(strstr(buf.data, "\nquery-version -> object -- "));
-	qmp_buf_free(&buf);
-	assert_int_equal(qmp_schema_help(&server.schema, "nope", &buf), -ENOENT);
-	qmp_buf_free(&buf);
-}
-
 static void test_error_classes(void **state)
 {
 	static const char *const names[] = {"GenericError", "CommandNotFound", "DeviceNotActive",
@@ -404,8 +375,7 @@ int main(void)
 		cmocka_unit_test(test_check),           cmocka_unit_test(test_check_name),
 		cmocka_unit_test(test_error_cut),       cmocka_unit_test(test_schema_ok),
 		cmocka_unit_test(test_schema_bad),      cmocka_unit_test(test_introspect),
-		cmocka_unit_test(test_builtin_replies), cmocka_unit_test(test_help),
-		cmocka_unit_test(test_error_classes),
+		cmocka_unit_test(test_builtin_replies), cmocka_unit_test(test_error_classes),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
