@@ -13,7 +13,7 @@ import time
 import pytest
 
 from conftest import Bed
-from test_guest_push import arrivals, set_interval
+from test_guest_push import arrivals, pushes, set_interval
 from together import together
 from vmm import Device, Guest
 from vmm.guest import MIB
@@ -142,13 +142,11 @@ def pulled(device: Device, guest: Guest) -> None:
     assert taken(device) == sent(guest)
 
 
-def pushes(device: Device, guest: Guest, interval: int, at_once: bool) -> None:
-    changed = time.monotonic()
-    times = arrivals(device, 4)
+def pushed(device: Device, guest: Guest, interval: int, at_once: bool) -> None:
+    changed = time.time()
+    times = pushes(device, interval)
     if at_once:
         assert times[0] - changed < 0.5 * interval / 1000 + 0.2, "the first push is immediate"
-    # Two gaps at least are whole, whatever the change was in the middle of.
-    assert times[3] - changed >= 0.0016 * interval, "it pushes faster than it should"
     assert times[3] - changed <= 0.0045 * interval + 0.5
     guest_has(device, guest, interval)
 
@@ -163,13 +161,13 @@ def test_all_switches(bed: Bed) -> None:
     for interval in (0, 0, 10, 10, 0, 40, 40, 0, 300, 300, 10, 40, 10, 300, 40, 300, 0):
         assert set_interval(device, interval) == interval
         if interval:
-            pushes(device, guest, interval, before == 0)
+            pushed(device, guest, interval, before == 0)
         else:
             pulled(device, guest)
         before = interval
     for wish in (1, 9):
         assert set_interval(device, wish) == 10
-        pushes(device, guest, 10, False)
+        pushed(device, guest, 10, False)
 
 
 def test_a_thousand_switches(bed: Bed) -> None:
@@ -186,7 +184,7 @@ def test_a_thousand_switches(bed: Bed) -> None:
             device.qmp.events.clear()
     print(f"{times} switches in {time.monotonic() - begun:.1f} s: {sent(guest)} buffers")
     set_interval(device, 10)
-    pushes(device, guest, 10, True)
+    pushed(device, guest, 10, True)
     set_interval(device, 0)
     pulled(device, guest)
     counters = guest.counters()

@@ -75,13 +75,17 @@ class QmpClient:
             else:
                 return message["return"]
 
-    def wait_event(self, name: str, timeout: float = TIMEOUT) -> dict[str, Any]:
-        """The data of the next event of that name; events before it are dropped."""
+    def next_event(self, name: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """The next event of that name, with its time; events before it are dropped."""
         deadline = time.monotonic() + timeout
         while True:
             event = self.events.popleft() if self.events else self._message(deadline)
             if event.get("event") == name:
-                return event.get("data", {})
+                return event
+
+    def wait_event(self, name: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """The data of that event."""
+        return self.next_event(name, timeout).get("data", {})
 
     def close(self) -> None:
         self._sock.close()
