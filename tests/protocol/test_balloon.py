@@ -384,7 +384,7 @@ def test_targets_that_change_fast_are_told_of_together(device: Device, monitor: 
     told = 0
     while guest.back.next(0.2) == CONFIG_CHANGE:
         told += 1
-    assert 1 <= told <= took / 0.010 + 2
+    assert 1 <= told <= took / 0.009 + 2  # its clock has milliseconds
     assert guest.num_pages() == 16 * (200 % 32)
 
 
