@@ -63,7 +63,8 @@ void manager_refresh(struct manager *m, uint32_t slot)
 	b->working = v->demand.working;
 	b->headroom = v->demand.headroom;
 	b->cache = v->demand.cache;
-	b->free = v->demand.free;
+	/* What was taken since then was free, if anything was. */
+	b->free = sub_u64(v->demand.idle, sub_u64(v->demand.last_actual, b->actual));
 	b->need_reason = need_reason(v);
 	balance_goal(&m->plan, b);
 	balance_account(&m->plan, b, false);
@@ -173,15 +174,16 @@ void manager_learn(struct manager *m, uint32_t slot, uint64_t bytes, bool hard)
 }
 
 /* How often it had to be learned is remembered for a while. */
-void manager_unlearn(struct manager *m, uint32_t slot)
+void manager_unlearn(struct manager *m, uint32_t slot, uint64_t to)
 {
 	struct balance_vm *b = &m->balance[slot];
 
-	if (!b->learned)
+	if (b->learned <= to)
 		return;
 	balance_account(&m->plan, b, true);
-	b->learned = 0;
-	b->flags &= ~(uint32_t)BALANCE_LEARNED_HARD;
+	b->learned = to;
+	if (!to)
+		b->flags &= ~(uint32_t)BALANCE_LEARNED_HARD;
 	balance_account(&m->plan, b, false);
 }
 
@@ -197,7 +199,8 @@ void manager_emergency(struct manager *m, uint32_t slot, enum reason reason)
 		b->emergency_reason = reason;
 		/* What it had was not enough. Somebody who had it all teaches nothing. */
 		if (b->target < b->ceiling && b->actual < b->ceiling)
-			manager_learn(m, slot, b->actual + b->size / 16, false);
+			manager_learn(m, slot, demand_kept(&v->demand, b->actual) + b->size / 16,
+				      false);
 	}
 	v->emergency_end_ms = later(m->now_ms, MANAGER_EMERGENCY_MS);
 	manager_refresh(m, slot);
@@ -314,7 +317,7 @@ void manager_upkeep(struct manager *m, uint32_t slot)
 		manager_send(m, slot);
 	}
 	if (b->learned && m->now_ms >= v->learned_end_ms)
-		manager_unlearn(m, slot);
+		manager_unlearn(m, slot, 0);
 	if (is_over(m, v, b)) {
 		balance_account(&m->plan, b, true);
 		v->emergency_end_ms = 0;

@@ -17,6 +17,22 @@ static bool is_outdated(const struct manager_vm *v, const struct balance_vm *b)
 	return b->flags & BALANCE_LEARNED_HARD && v->demand.free > v->learned_free + b->size / 8;
 }
 
+/*
+ * What a guest does not take up of what it was given, it was not in need of; but as much as it had
+ * free when it suffered it needs to be free.
+ */
+static void ease(struct manager *m, uint32_t slot)
+{
+	struct manager_vm *v = &m->vms[slot];
+	struct balance_vm *b = &m->balance[slot];
+	uint64_t spare = sub_u64(v->demand.spare, v->learned_free);
+
+	if (is_outdated(v, b))
+		manager_unlearn(m, slot, 0);
+	else if (spare && !(b->flags & BALANCE_LEARNED_HARD))
+		manager_unlearn(m, slot, sub_u64(b->actual, spare) + b->size / 16);
+}
+
 static void set_health(struct manager *m, uint32_t slot, enum health_state health)
 {
 	struct manager_vm *v = &m->vms[slot];
@@ -45,15 +61,22 @@ static bool is_our_doing(const struct manager_vm *v, const struct balance_vm *b,
 	return inflating || (b->lowered_ms && b->lowered_ms >= since_ms);
 }
 
-/* The guest reclaims for us and has enough left: no more of that, and no alarm. */
+/*
+ * The guest reclaims for us and has enough left: no more of that, and no alarm. One that has been
+ * released since tells of what was before; nothing is taken from it, and nothing to be learned.
+ */
 static void stop_taking(struct manager *m, uint32_t slot)
 {
+	struct manager_vm *v = &m->vms[slot];
 	struct balance_vm *b = &m->balance[slot];
+	uint64_t kept = demand_kept(&v->demand, b->actual);
 
-	manager_learn(m, slot, max_u64(b->actual, b->target), true);
+	if (v->emergency_end_ms)
+		return;
+	manager_learn(m, slot, max_u64(kept, b->target), true);
 	manager_refresh(m, slot);
-	if (b->actual > b->target)
-		manager_move_to(m, slot, b->actual, REASON_STALLED);
+	if (kept > b->target)
+		manager_move_to(m, slot, kept, REASON_STALLED);
 }
 
 /* A weak verdict is believed when it comes twice; until then it is answered like low pressure. */
@@ -153,8 +176,7 @@ void manager_stats(struct manager *m, uint32_t slot, const struct guest_stats *s
 	/* What it uses when it can is what it was in need of. */
 	if (v->emergency_end_ms)
 		v->learned_used = max_u64(v->learned_used, v->demand.used);
-	if (b->learned && is_outdated(v, b))
-		manager_unlearn(m, slot);
+	ease(m, slot);
 	if (judged)
 		act_on_verdict(m, slot, since);
 	manager_refresh(m, slot);

@@ -250,7 +250,7 @@ void manager_driver(struct manager *m, uint32_t slot, enum manager_driver driver
 	forget(v, b->actual, b->target, now_ms);
 	balance_levels(b);
 	balance_account(&m->plan, b, false);
-	manager_unlearn(m, slot);
+	manager_unlearn(m, slot, 0);
 	manager_refresh(m, slot);
 	/* The next driver would go straight to the old target, in the middle of its boot. */
 	if (driver == MANAGER_DRIVER_NONE)

@@ -176,7 +176,7 @@ struct manager_ops {
 /* One VM's record. To be read through the functions below; laid open for the caller's arrays. */
 struct manager_vm {
 	bool present;
-	bool failing;            /* the last one failed */
+	bool failing; /* the last one failed */
 	bool stats_ever;
 	uint8_t unanswered, weak_run;
 	uint8_t decisions; /* in the ring, at most MANAGER_DECISIONS */

@@ -53,7 +53,9 @@ void manager_send(struct manager *m, uint32_t slot);
 
 /* Remembers that the VM should not, or could not (hard), have less than this. */
 void manager_learn(struct manager *m, uint32_t slot, uint64_t bytes, bool hard);
-void manager_unlearn(struct manager *m, uint32_t slot);
+
+/* Of what was remembered no more than that holds, in bytes; 0: nothing. */
+void manager_unlearn(struct manager *m, uint32_t slot, uint64_t to);
 
 /* Releases the VM fully, and takes nothing from it for a while. */
 void manager_emergency(struct manager *m, uint32_t slot, enum reason reason);

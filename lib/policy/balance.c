@@ -251,7 +251,7 @@ static void set_goals(struct balance_vm *vms, size_t n, struct balance_plan *pla
 void balance_plan(const struct balance_host *host, struct balance_vm *vms, size_t n,
 		  struct balance_plan *plan)
 {
-	uint64_t budget = balance_budget(host), live, surplus, largest;
+	uint64_t budget = balance_budget(host), live, surplus, largest, amount;
 
 	*plan = (struct balance_plan){.known = budget != UINT64_MAX};
 	gather(vms, n, plan, &largest);
@@ -265,7 +265,10 @@ void balance_plan(const struct balance_host *host, struct balance_vm *vms, size_
 	surplus = sub_u64(live, plan->sum[LEVEL_BARE]);
 	plan->pool = balance_pool(plan->budget, surplus,
 				  plan->sum[LEVEL_CEILING] - plan->sum[LEVEL_BARE], largest);
-	choose_level(vms, n, live - plan->pool, plan);
+	/* What emergencies hold beyond their needs is not there for anybody's comfort. */
+	amount = live - plan->pool;
+	amount -= min_u64(plan->surplus, sub_u64(amount, plan->sum[LEVEL_NEED]));
+	choose_level(vms, n, amount, plan);
 	set_goals(vms, n, plan);
 	plan->scarce = live < plan->sum[LEVEL_NEED] ||
 		       plan->promised - plan->surplus > plan->budget || plan->reservation;

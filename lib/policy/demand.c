@@ -50,6 +50,13 @@ uint64_t demand_margin(uint64_t used, uint64_t size)
 	return used / 8 + size / 64 + (8ULL << 20);
 }
 
+uint64_t demand_kept(const struct demand *d, uint64_t actual)
+{
+	if (!d->known || d->counts_balloon)
+		return actual;
+	return min_u64(actual, d->last_total + d->overhead);
+}
+
 bool demand_is_short(const struct demand *d, uint64_t size)
 {
 	return d->known && d->available < demand_margin(d->used, size) / 2;
@@ -161,6 +168,32 @@ static void follow_cache(struct demand *d, uint64_t caches, uint64_t at_ms)
 		d->cache = caches + decayed(d->cache - caches, elapsed, DEMAND_CACHE_FALL_MS);
 }
 
+/* What came from the balloon or went there is no matter of the guest's. */
+static uint64_t still_free(const struct demand *d, uint64_t free, uint64_t actual)
+{
+	uint64_t filled = sub_u64(d->free + actual, d->last_actual + free);
+
+	return d->known ? sub_u64(free, filled) : free;
+}
+
+/* A guest that fills its memory is taken to go on with that as long again. */
+static void follow_spare(struct demand *d, uint64_t free, uint64_t at_ms, bool at_rest)
+{
+	bool over = at_rest && d->rest_ms && at_ms - d->rest_ms >= DEMAND_SPARE_MS;
+
+	d->free_least = min_u64(d->free_least, free);
+	d->free_most = max_u64(d->free_most, free);
+	if (over)
+		d->spare = sub_u64(d->free_least, d->free_most - d->free_least);
+	else if (!at_rest)
+		d->spare = 0;
+	if (over || !at_rest || !d->rest_ms) {
+		d->rest_ms = max_u64(at_ms, 1);
+		d->free_least = free;
+		d->free_most = free;
+	}
+}
+
 /* How long until an answer to this sample's successor takes effect. */
 static uint64_t ahead_ms(uint64_t interval_ms)
 {
@@ -202,9 +235,11 @@ bool demand_sample(struct demand *d, const struct guest_stats *s, uint64_t size,
 	interval = d->known ? s->at_ms - d->at_ms : 1000;
 	if (measure(d, &f, size, actual, moving, &used))
 		follow_used(d, used, size, s->at_ms);
+	d->idle = still_free(d, f.free, actual);
 	d->available = f.available;
 	d->free = f.free;
 	follow_cache(d, f.caches, s->at_ms);
+	follow_spare(d, f.free, s->at_ms, d->known && !moving && same(actual, d->last_actual));
 	d->known = true;
 	d->at_ms = s->at_ms;
 	d->last_actual = actual;

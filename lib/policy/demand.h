@@ -14,6 +14,8 @@
  *               more when it has run short, doubling while it stays short
  *     margin    what even a guest that does nothing should have left
  *     cache     of its file caches, what seems worth keeping
+ *     idle      of what is free, what it will not have filled by its next sample, by how it went
+ *     spare     what stayed free while the balloon was at rest, and will, by how it went
  *
  * Stock Linux takes pages in the balloon out of MEMTOT, unless DEFLATE_ON_OOM is negotiated. Which
  * of the two a guest does is found out by looking (counts_balloon). While the balloon moves,
@@ -44,6 +46,9 @@
 #define DEMAND_GROWTH_SPAN_MS   250
 #define DEMAND_GROWTH_WINDOW_MS 1000
 
+/* What is free for that long, the guest has no use for: caches would have grown into it. */
+#define DEMAND_SPARE_MS 5000
+
 /*
  * How far ahead growth is provided for: twice the time between samples (one that has just been
  * missed, and the next) and a second for the command and the guest, within these bounds.
@@ -59,10 +64,12 @@ struct demand {
 	uint64_t measured_ms; /* of the last from which `used` could be told */
 	uint64_t used, working, growth, headroom, cache; /* see above; growth in bytes a second */
 	uint64_t available, free;                        /* as the guest said last */
+	uint64_t idle, spare;                            /* see above; 0 while not known */
 	/* For the next sample. */
 	uint64_t overhead; /* never shown by the guest's kernel */
 	uint64_t last_actual, last_total;
-	uint64_t mark_ms, mark_used; /* where growth is measured from */
+	uint64_t mark_ms, mark_used;             /* where growth is measured from */
+	uint64_t rest_ms, free_least, free_most; /* since when, and what was free since */
 };
 
 /* Nothing is known. Also after the guest was restarted. */
@@ -79,6 +86,12 @@ bool demand_sample(struct demand *d, const struct guest_stats *s, uint64_t size,
 
 /* The guest said that it begins to reclaim, between samples: provides for more. */
 void demand_hint_short(struct demand *d, uint64_t actual);
+
+/*
+ * What the guest kept when it said so last, as far as that can be told: actual, or less if it was
+ * being taken more from then.
+ */
+uint64_t demand_kept(const struct demand *d, uint64_t actual);
 
 /*
  * What should be left to a guest that uses so much: an eighth of that for what it does next, a 64th

@@ -224,7 +224,7 @@ static const struct vm_family vm_families[] = {
 	COUNT("aerostat_guest_major_faults", NULL,
 	      "Page faults of the guest that needed its disk", MAJFLT),
 	COUNT("aerostat_guest_minor_faults", NULL,
-	      "Page faults of the guest that did not", MINFLT),
+	      "Page faults of the guest; Linux counts the major ones here, too", MINFLT),
 	COUNT("aerostat_guest_oom_kills", NULL,
 	      "Times that the guest has killed for want of memory", OOM_KILL),
 	COUNT("aerostat_guest_alloc_stalls", NULL,

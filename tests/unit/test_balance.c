@@ -286,7 +286,7 @@ static void fixed_ones(void **state)
 	assert_true(balance_promised(&vms[0]) == SIZE);
 }
 
-/* Of an emergency only what it needs is held against the needs of others. */
+/* Of an emergency only what it needs is held against the needs of others; against comfort, all. */
 static void emergency_surplus(void **state)
 {
 	(void)state;
@@ -299,6 +299,9 @@ static void emergency_surplus(void **state)
 	assert_true(plan.surplus == SIZE - vms[0].level[LEVEL_NEED]);
 	assert_true(balance_room_need(&plan) == 1800 * MIB - plan.promised + plan.surplus);
 	assert_true(balance_room_comfort(&plan) == 0);
+	for (int i = 1; i < N; i++)
+		assert_in_range(vms[i].goal, vms[i].level[LEVEL_NEED] - BALANCE_GRAIN,
+				vms[i].level[LEVEL_NEED]);
 }
 
 /* The host: what is resident and what is available, less the reserve; more of it under pressure. */

@@ -215,6 +215,47 @@ static void caches(void **state)
 }
 
 /* What makes no sense is clamped, and what says nothing is refused. */
+/* What is free is not all idle, and only what stays free is spare. */
+static void left_free(void **state)
+{
+	uint64_t t;
+
+	(void)state;
+	demand_init(&d);
+	for (t = 1000; t < 1000 + DEMAND_SPARE_MS; t += 1000) {
+		sample(t, 500 * MIB, SIZE / 2, false, false);
+		assert_int_equal(d.spare, 0);
+		assert_true(d.idle == d.free && d.free == 724 * MIB);
+	}
+	sample(t, 500 * MIB, SIZE / 2, false, false);
+	assert_true(d.spare == 724 * MIB);
+	/* It grows by 50 MiB in that time, and so it may in the next. */
+	for (uint64_t used = 520; used <= 600; used += 20)
+		sample(t += 1000, used * MIB, SIZE / 2, false, false);
+	assert_true(d.free == 674 * MIB && d.idle == 664 * MIB);
+	assert_true(d.spare == 624 * MIB);
+	/* What the balloon takes is not filled by the guest, and nothing is known of what is left.
+	 */
+	sample(t += 1000, 600 * MIB, SIZE / 4, false, false);
+	assert_true(d.idle == d.free && d.free == 162 * MIB);
+	assert_int_equal(d.spare, 0);
+}
+
+/* What a guest kept at the time of its sample, if that can be told. */
+static void kept(void **state)
+{
+	(void)state;
+	for (int counts = 0; counts < 2; counts++) {
+		demand_init(&d);
+		assert_true(demand_kept(&d, SIZE / 2) == SIZE / 2);
+		for (uint64_t t = 1000; t < 5000; t += 1000)
+			sample(t, 500 * MIB, SIZE / 2, counts, false);
+		sample(5000, 500 * MIB, SIZE / 4, counts, true);
+		assert_true(demand_kept(&d, SIZE / 2) == (counts ? SIZE / 2 : SIZE / 4));
+		assert_true(demand_kept(&d, SIZE / 8) == SIZE / 8);
+	}
+}
+
 static void hostile(void **state)
 {
 	struct guest_stats s = {.at_ms = 1000};
@@ -256,6 +297,8 @@ int main(void)
 		cmocka_unit_test(decay),
 		cmocka_unit_test(shortage),
 		cmocka_unit_test(caches),
+		cmocka_unit_test(left_free),
+		cmocka_unit_test(kept),
 		cmocka_unit_test(hostile),
 	};
 

@@ -185,6 +185,34 @@ static void our_own_doing(void **state)
 	assert_true(vm(0)->target == SIZE);
 }
 
+/*
+ * A guest that was released since says what our taking did to it before: from that nothing is to be
+ * learned of what it has now.
+ */
+static void verdict_after_release(void **state)
+{
+	uint64_t learned;
+
+	(void)state;
+	test_begin(&h, 600 * MIB, 1);
+	test_add(&h, 0, SIZE, 256 * MIB);
+	h.now = 2000;
+	test_guest_step(&h, 0);
+	manager_tick(&h.m, h.now);
+	assert_true(vm(0)->target < SIZE);
+	h.now = 2500;
+	manager_pressure(&h.m, 0, VIRTIO_BALLOON_PRESSURE_MEDIUM, h.now);
+	assert_true(vm(0)->target == SIZE);
+	learned = vm(0)->learned;
+	h.guest[0].stalls = 100;
+	h.guest[0].scanned = h.guest[0].reclaimed = 100 * MIB;
+	h.now = 3000;
+	test_guest_step(&h, 0);
+	assert_int_equal(h.m.vms[0].judgement.verdict, VERDICT_PRESSED);
+	assert_true(vm(0)->learned == learned);
+	assert_false(vm(0)->flags & BALANCE_LEARNED_HARD);
+}
+
 /* Verdicts of old kernels are believed when they come twice; before, they get some more. */
 static void weak(void **state)
 {
@@ -294,6 +322,26 @@ static void other_phase(void **state)
 	h.guest[0].used = 256 * MIB;
 	test_run(&h, 2);
 	assert_int_equal(vm(0)->learned, 0);
+}
+
+/* What a guest leaves free of what it was given it was not in need of: that is not remembered. */
+static void left_free(void **state)
+{
+	uint64_t learned;
+
+	(void)state;
+	test_four(&h);
+	h.guest[0].used = vm(0)->target - MIB;
+	h.now += 1000;
+	test_guest_step(&h, 0);
+	manager_pressure(&h.m, 0, VIRTIO_BALLOON_PRESSURE_MEDIUM, h.now);
+	learned = vm(0)->learned;
+	assert_true(learned > h.guest[0].used);
+	/* A little less than before, but by far not so much less that it is in another phase. */
+	h.guest[0].used -= h.guest[0].used / 5;
+	test_run(&h, 20);
+	assert_true(vm(0)->learned > h.guest[0].used);
+	assert_true(vm(0)->learned < learned - 64 * MIB);
 }
 
 /* A guest that hangs is named, keeps what it has, and nobody else has to wait for it. */
@@ -487,9 +535,10 @@ int main(void)
 		cmocka_unit_test(settles),        cmocka_unit_test(pressure),
 		cmocka_unit_test(low_pressure),   cmocka_unit_test(relieved),
 		cmocka_unit_test(emergency_ends), cmocka_unit_test(verdicts),
-		cmocka_unit_test(our_own_doing),  cmocka_unit_test(weak),
-		cmocka_unit_test(growth),         cmocka_unit_test(moves_on),
-		cmocka_unit_test(no_sawtooth),    cmocka_unit_test(other_phase),
+		cmocka_unit_test(our_own_doing),  cmocka_unit_test(verdict_after_release),
+		cmocka_unit_test(weak),           cmocka_unit_test(growth),
+		cmocka_unit_test(moves_on),       cmocka_unit_test(no_sawtooth),
+		cmocka_unit_test(other_phase),    cmocka_unit_test(left_free),
 		cmocka_unit_test(hung),           cmocka_unit_test(silent_when_short),
 		cmocka_unit_test(uncooperative),  cmocka_unit_test(stalled),
 		cmocka_unit_test(stale),          cmocka_unit_test(drivers),
