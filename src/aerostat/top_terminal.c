@@ -58,7 +58,11 @@ static void on_fault(int number)
 	}
 }
 
-/* Ctrl-Z. After newterm(), which has a handler of its own for it that draws at any moment. */
+/*
+ * Ctrl-Z. Before newterm(), which leaves the signal alone then. Else it installs a handler that
+ * draws at any moment, and ignores the signal while it draws: what comes then is lost, also if it
+ * is blocked.
+ */
 static void catch_suspend(void)
 {
 	struct sigaction action = {.sa_handler = on_suspend};
@@ -127,9 +131,9 @@ bool terminal_begin(bool colour)
 		return false;
 	del_curterm(cur_term);
 	catch_signals();
+	catch_suspend();
 	if (!newterm(NULL, stdout, stdin))
 		return false;
-	catch_suspend();
 	active = 1;
 	atexit(terminal_end);
 	add_restore("sgr0");

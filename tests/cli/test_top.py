@@ -254,6 +254,18 @@ def test_stop_and_go_on(terminal: Start) -> None:
     assert screen.end() == 0
 
 
+def test_stop_while_it_draws(terminal: Start) -> None:
+    """Ctrl-Z is not lost, whenever it comes: here after all times in which it may be drawing."""
+    screen = top(terminal)
+    for turn in range(80):
+        screen.process.send_signal(signal.SIGWINCH)
+        time.sleep(turn * 0.00005)
+        screen.process.send_signal(signal.SIGTSTP)
+        screen.wait_for(lambda _: screen.screen.all.count(b"[?1049h") == turn + 2)
+    screen.type("q")
+    assert screen.end() == 0
+
+
 def test_without_a_terminal(aerostat: Program, control: Control, terminal: Start) -> None:
     done = aerostat("top")
     assert done.returncode == 1 and "terminal" in done.stderr
