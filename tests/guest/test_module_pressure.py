@@ -184,11 +184,14 @@ def test_hold(bed: Bed) -> None:
     device.set_balloon(200 * MIB)
     event = device.qmp.wait_event("GUEST_PRESSURE", 30)
     assert event["type"] == "pressure"
-    state = device.wait_for("an end", lambda now: now["held"] == now["actual"] == now["target"])
-    assert 96 * MIB <= state["target"] < 200 * MIB
+    # If its memory runs out, too, it takes back up to 1 MiB at a time, and keeps that then.
+    state = device.wait_for("an end", lambda now: now["target"] < 200 * MIB and (
+        now["target"] - (16 * MIB if guest.counters()["released_oom"] else 0)
+        <= now["held"] == now["actual"] <= now["target"]))
+    assert 96 * MIB <= state["target"]
     time.sleep(1)
     # A page that the guest moves is in the balloon twice for a moment.
-    device.wait_for("no more than it had", lambda now: now["held"] == state["held"])
+    device.wait_for("no more than it had", lambda now: now["held"] <= state["target"])
     assert device.query()["target"] == state["target"]
     assert hog.end()["wrong"] == 0
     assert guest.vmstat()["oom_kill"] == 0 and data.damaged() == []
