@@ -34,6 +34,7 @@ SWAP = 64  # MiB
 # No memory goes to a guest that nobody has given it.
 FEATURES = "--features=no-page-reporting,no-deflate-on-oom,stats-push,message"
 _SAMPLE_S = 0.5
+_PATIENCE_S = 180.0
 
 
 @dataclasses.dataclass
@@ -142,7 +143,8 @@ class MovingWork:
                                 f"{seconds * 1000:.0f} {phases_of(number, phases)}")
                         for number, guest in enumerate(self.guests)]
             time.sleep(phases * seconds)
-        ends = [program.wait(60) for program in programs]
+        # One that swaps all the time is in no hurry to look at the clock.
+        ends = [program.wait(_PATIENCE_S) for program in programs]
         if watch.error is not None:
             raise watch.error
         outcome = Outcome(kept=sum(watch.kept) / len(watch.kept), kept_most=max(watch.kept),
