@@ -10,8 +10,8 @@
 
 /*
  * The schema: one set of const tables from which come dispatch, validation, query-commands,
- * query-qmp-schema. Types refer to each other by address, so that a type that
- * does not exist is a compiler error. A table reads like this:
+ * query-qmp-schema. Types refer to each other by address, so that a type that does not exist is a
+ * compiler error. A table reads like this:
  *
  *	static const struct qmp_type queue_info =
  *		QMP_OBJECT(QMP_MEMBER("index", &qmp_int, "number of the queue"),

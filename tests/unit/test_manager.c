@@ -155,19 +155,25 @@ static void verdicts(void **state)
 	}
 }
 
+/* A guest that has more than it may have is asked for some of it. */
+static void take_from_one(void)
+{
+	test_begin(&h, 600 * MIB, 1);
+	test_add(&h, 0, SIZE, 256 * MIB);
+	h.now = 2000;
+	test_guest_step(&h, 0);
+	manager_tick(&h.m, h.now);
+	assert_true(vm(0)->target < SIZE);
+}
+
 /* The stalls of an inflation that we asked for are no emergency while enough is available. */
 static void our_own_doing(void **state)
 {
 	uint64_t target;
 
 	(void)state;
-	test_begin(&h, 600 * MIB, 1);
-	test_add(&h, 0, SIZE, 256 * MIB);
-	h.now = 2000;
-	test_guest_step(&h, 0);
-	manager_tick(&h.m, h.now);
+	take_from_one();
 	target = vm(0)->target;
-	assert_true(target < SIZE);
 	h.guest[0].keeps = SIZE - 50 * MIB;
 	h.guest[0].deaf = true;
 	h.guest[0].stalls = 100;
@@ -194,12 +200,7 @@ static void verdict_after_release(void **state)
 	uint64_t learned;
 
 	(void)state;
-	test_begin(&h, 600 * MIB, 1);
-	test_add(&h, 0, SIZE, 256 * MIB);
-	h.now = 2000;
-	test_guest_step(&h, 0);
-	manager_tick(&h.m, h.now);
-	assert_true(vm(0)->target < SIZE);
+	take_from_one();
 	h.now = 2500;
 	manager_pressure(&h.m, 0, VIRTIO_BALLOON_PRESSURE_MEDIUM, h.now);
 	assert_true(vm(0)->target == SIZE);
