@@ -21,14 +21,10 @@ static const struct {
 	const char *name;
 	const char *json_type;
 } kinds[] = {
-	[QMP_KIND_STR] = {"str", "string"},
-	[QMP_KIND_INT] = {"int", "int"},
-	[QMP_KIND_SIZE] = {"int", "int"},
-	[QMP_KIND_NUMBER] = {"number", "number"},
-	[QMP_KIND_BOOL] = {"bool", "boolean"},
-	[QMP_KIND_ANY] = {"any", "value"},
-	[QMP_KIND_ENUM] = {NULL, NULL},
-	[QMP_KIND_ARRAY] = {NULL, NULL},
+	[QMP_KIND_STR] = {"str", "string"},    [QMP_KIND_INT] = {"int", "int"},
+	[QMP_KIND_SIZE] = {"int", "int"},      [QMP_KIND_NUMBER] = {"number", "number"},
+	[QMP_KIND_BOOL] = {"bool", "boolean"}, [QMP_KIND_ANY] = {"any", "value"},
+	[QMP_KIND_ENUM] = {NULL, NULL},        [QMP_KIND_ARRAY] = {NULL, NULL},
 	[QMP_KIND_OBJECT] = {NULL, NULL},
 };
 static_assert(sizeof(kinds) / sizeof(kinds[0]) == QMP_KIND_COUNT, "one row for every kind");

@@ -169,11 +169,8 @@ static void take_from_one(void)
 /* The stalls of an inflation that we asked for are no emergency while enough is available. */
 static void our_own_doing(void **state)
 {
-	uint64_t target;
-
 	(void)state;
 	take_from_one();
-	target = vm(0)->target;
 	h.guest[0].keeps = SIZE - 50 * MIB;
 	h.guest[0].deaf = true;
 	h.guest[0].stalls = 100;
