@@ -48,13 +48,8 @@ static void on_handle_closed(uv_handle_t *handle)
 
 static void take_down(struct qmp_link *link)
 {
-	struct qmp_client *client = link->client;
-
-	if (!client)
-		return;
-	link->busy++; /* its last answers may want to close it, too */
+	qmp_client_free(link->client);
 	link->client = NULL;
-	qmp_client_free(client);
 	uv_close((uv_handle_t *)&link->pipe, on_handle_closed);
 	uv_close((uv_handle_t *)&link->timer, on_handle_closed);
 }
@@ -305,6 +300,9 @@ void qmp_link_close(struct qmp_link *link)
 	if (!link || link->closed)
 		return;
 	link->closed = true;
-	if (!link->busy)
-		take_down(link);
+	/* Here and now, also within a callback: answers that came with what it tells of are not
+	 * told to somebody who is through with it. */
+	enter(link);
+	qmp_client_close(link->client, -ECANCELED, "closed");
+	leave(link);
 }

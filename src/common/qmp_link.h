@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A connection to somebody's QMP monitor, over libuv: lib/qmp/client.h with a socket and a timer.
+ * The program ignores SIGPIPE.
  */
 #ifndef COMMON_QMP_LINK_H
 #define COMMON_QMP_LINK_H
@@ -27,8 +28,9 @@ int qmp_link_execute(struct qmp_link *link, const char *command, struct json_obj
 		     uint64_t timeout_ms, qmp_client_done *done, void *opaque);
 
 /*
- * Ends it, at any time, also from a callback: requests that are pending have their answer LOST, and
- * from then on nothing is called any more. The loop frees it. NULL is allowed.
+ * Ends it, at any time, also from a callback: requests that are pending have their answer LOST from
+ * within this call (in an answer LOST: after it, as they would have), and from then on nothing is
+ * called any more. The loop frees it. NULL is allowed.
  */
 void qmp_link_close(struct qmp_link *link);
 
