@@ -247,6 +247,7 @@ class Runner:
             AEROSTAT_CLI=str(programs / "aerostat" / "aerostat"),
             AEROSTAT_GUEST_PROGRAMS=str(build / "tests" / "guest" / "programs"),
             AEROSTAT_MODULES=str(root / "build" / "module"),
+            AEROSTAT_RELEASE=str(root / "build" / "release"),
             CMOCKA_MESSAGE_OUTPUT="tap",
             PYTHONNOUSERSITE="1",
             ASAN_OPTIONS=self.options("detect_leaks=1:detect_stack_use_after_return=1"

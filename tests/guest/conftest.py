@@ -2,8 +2,8 @@
 """Guest tests: a real kernel with a balloon driver against the real device.
 
 AEROSTAT_BALLOON names the vhost-user-balloon binary under test, AEROSTAT_MODULES the directory with
-our driver, KERNEL/virtio_balloon.ko, AEROSTAT_GUEST_PROGRAMS one of programs for the guest, and
-AEROSTAT_MANAGER the aerostatd binary.
+our driver, KERNEL/virtio_balloon.ko, AEROSTAT_GUEST_PROGRAMS one of programs for the guest,
+AEROSTAT_MANAGER the aerostatd binary, and AEROSTAT_RELEASE the directory of a release build.
 
 Options choose what a test runs on. A test for one driver or one monitor only is marked
 driver("stock"), driver("aerostat"), vmm("uml") or vmm("qemu"), with a `reason`, and does not belong

@@ -4,9 +4,10 @@
 guest      what a guest can do, whatever runs it (the interface `Guest`)
 process    what all guests have in common that are processes of the host
 uml        guests under user-mode-linux
+system     a guest that is the host's own system, with our programs installed as services
 qemu       guests under QEMU, with kernels of Debian
 platform   which driver, monitor and kernel a run of the tests is about
-initramfs  what a guest boots: busybox, the stock modules and the agent of rootfs/init
+initramfs  what a guest boots: busybox, the stock modules and the agent of rootfs/bin
 channel    the host's end of the conversation with that agent
 data       data whose checksum the host knows without having read it back
 hints      the file of free page hints

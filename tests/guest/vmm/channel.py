@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The host's end of the conversation with the agent in the guest; rootfs/init has the protocol."""
+"""The host's end of the conversation with the agent in the guest, whose protocol stands at the head
+of rootfs/bin/agent."""
 
 from __future__ import annotations
 

@@ -14,9 +14,14 @@ import types
 from .guest import GuestError
 
 
+def program_of(build: pathlib.Path) -> pathlib.Path:
+    """The guest that a build has."""
+    return build / "tests" / "guest" / "driver" / "driver-guest"
+
+
 def program(balloon: pathlib.Path) -> pathlib.Path:
     """The guest that was built with a vhost-user-balloon."""
-    return balloon.resolve().parents[2] / "tests" / "guest" / "driver" / "driver-guest"
+    return program_of(balloon.resolve().parents[2])
 
 
 class DriverGuest:

@@ -14,7 +14,7 @@ MODULES = pathlib.Path("/usr/lib/uml/modules")
 
 _BALLOON_ID = 5  # the virtio device id, which user-mode-linux wants beside the socket's path
 _FP_FALLBACK = pathlib.Path(__file__).resolve().parent / "fxsave_only.py"
-_NO_AVX = "GLIBC_TUNABLES=glibc.cpu.hwcaps=" + ",".join(
+NO_AVX = "GLIBC_TUNABLES=glibc.cpu.hwcaps=" + ",".join(
     f"-{name}" for name in ("AVX", "AVX2", "AVX512F", "AVX512VL", "AVX512BW",
                             "AVX_Fast_Unaligned_Load"))
 
@@ -26,7 +26,7 @@ def _kernel() -> str:
     return path
 
 
-def _large_fp_state() -> bool:
+def large_fp_state() -> bool:
     """Whether the processor has more register state than this kernel expects (fxsave_only.py)."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         return any(line.startswith("flags") and "amx_tile" in line.split() for line in file)
@@ -43,7 +43,7 @@ class UmlGuest(ProcessGuest):
     def _command(self, home: pathlib.Path, channel: int) -> list[str]:
         # setarch -R: with address randomisation the guest's memory base and size would vary.
         command = ["setarch", "-R"]
-        command += [sys.executable, "-I", str(_FP_FALLBACK)] if _large_fp_state() else []
+        command += [sys.executable, "-I", str(_FP_FALLBACK)] if large_fp_state() else []
         return [*command, _kernel(), *self._arguments(channel)]
 
     def _environment(self) -> dict[str, str]:
@@ -57,8 +57,8 @@ class UmlGuest(ProcessGuest):
                      # busy host hundreds of them pile up, past what a small guest may have, and
                      # init could not fork.
                      "sysctl.kernel.threads-max=4096", *self._kernel_options]
-        if _large_fp_state():
-            arguments.append(_NO_AVX)
+        if large_fp_state():
+            arguments.append(NO_AVX)
         if self._disk is not None:
             arguments.append(f"ubd0r={self._disk}")
         if self._balloon is not None:
