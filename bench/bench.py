@@ -3,9 +3,9 @@
 """Benchmarks: each figure that an issue set a bar for is a ratio within one run, or a count.
 
 A table goes to standard output, and build/bench.json holds the same: a list of {name, value, unit,
-spread, bar, better, holds}. The spread is the distance between the quartiles; bar and holds are
-null where nobody has set a bar. Beside it bench.about.json says when, where and with what.
-Exit status: 0 if every bar holds, 1 if not, 2 wrong usage.
+spread, bar, better, holds}. The spread is the distance between the quartiles, of three values or
+less that between all; bar and holds are null where nobody has set a bar. Beside it bench.about.json
+says when, where and with what. Exit status: 0 if every bar holds, 1 if not, 2 wrong usage.
 
 With --peer=qemu our device takes turns with QEMU's own balloon. The figures' names then have three
 pieces, "SECTION: ROW: COLUMN", of which tables.py makes the tables of docs/benchmarks.md.

@@ -33,8 +33,8 @@ class Figure:
 
 
 def figure(name: str, values: list[float], unit: str, **more: Any) -> Figure:
-    """The median of several measurements."""
-    spread = 0.0
+    """The median of several measurements, and between which of them half lie; of few, all."""
+    spread = max(values) - min(values)
     if len(values) > 3:
         low, _, high = statistics.quantiles(values, n=4)
         spread = high - low

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.driver("stock", reason="its guest has no balloon"),
 
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 CONFIG = "/etc/aerostat/aerostatd.conf"
-WATCHDOG_S = 5  # not half a minute
+WATCHDOG_S = 10  # not half a minute
 MANAGER, DEVICE = "aerostatd.service", "vhost-user-balloon@one.service"
 MACHINE, SOCKET = "/usr/lib/test-machine", "/run/vhost-user-balloon/one.sock"
 START_MACHINE = ("systemd-run --quiet --collect --unit=test-machine "
@@ -57,7 +57,9 @@ def system(workdir: pathlib.Path) -> Iterator[SystemGuest]:
     shutil.copy(driver.program_of(pathlib.Path(build)), machine)
     for name, text in {
         "etc/default/vhost-user-balloon": 'OPTIONS="--sandbox=off"\n',
-        f"etc/systemd/system/{MANAGER}.d/test.conf": f"[Service]\nWatchdogSec={WATCHDOG_S}\n",
+        f"etc/systemd/system/{MANAGER}.d/test.conf": (
+            # These tests start it more often than somebody who has no mistake in his configuration.
+            f"[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec={WATCHDOG_S}\n"),
     }.items():
         path = files / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +201,7 @@ def test_a_manager_that_hangs_is_replaced(system: SystemGuest) -> None:
     assert not vms(system)
     before = int(shown(system, MANAGER, "NRestarts"))
     system.check(f"systemctl kill --signal=STOP {MANAGER}")
-    wait_for(lambda: int(shown(system, MANAGER, "NRestarts")) == before + 1)
+    wait_for(lambda: int(shown(system, MANAGER, "NRestarts")) > before)
     assert not vms(system)
     assert "Watchdog timeout" in system.check(f"journalctl --no-pager --unit={MANAGER}")
 
