@@ -92,6 +92,10 @@ def shown(system: SystemGuest, unit: str, name: str) -> str:
     return system.check(f"systemctl show --property={name} --value {unit}").strip()
 
 
+def logged(system: SystemGuest) -> str:
+    return system.check(f"journalctl --no-pager --unit={MANAGER}")
+
+
 def process(system: SystemGuest, unit: str) -> dict[str, str]:
     """/proc/PID/status of a unit's main process."""
     lines = system.check(f"cat /proc/{shown(system, unit, 'MainPID')}/status").splitlines()
@@ -184,17 +188,22 @@ def test_what_was_set_is_kept(system: SystemGuest) -> None:
 
 
 def test_a_mistake_in_the_configuration(system: SystemGuest) -> None:
-    system.check("systemctl restart aerostatd.socket")
+    """Whoever reloads is told, and so is the log; the manager goes on as it was."""
     assert not vms(system)
     pid = shown(system, MANAGER, "MainPID")
+    mistake = f"{CONFIG}:2: unknown key 'nonsense' in [host]"
     system.check(f"mkdir -p /etc/aerostat && printf '[host]\\nnonsense=1\\n' >{CONFIG}")
     try:
-        system.check(f"systemctl reload {MANAGER}")
-        wait_for(lambda: f"{CONFIG}:2: " in system.check(f"journalctl --no-pager --unit={MANAGER}"))
-        assert not vms(system)
-        assert shown(system, MANAGER, "MainPID") == pid
+        assert system.run(f"systemctl reload {MANAGER}").status != 0
+        wait_for(lambda: f"{mistake}\n" in logged(system))
+        system.check(f"systemctl kill --signal=HUP --kill-whom=main {MANAGER}")
+        wait_for(lambda: f"{mistake}: the configuration stays as it was" in logged(system))
     finally:
         system.check(f"rm {CONFIG}")
+    system.check(f"systemctl reload {MANAGER}")
+    wait_for(lambda: "the configuration was read anew" in logged(system))
+    assert not vms(system)
+    assert shown(system, MANAGER, "MainPID") == pid
 
 
 def test_a_manager_that_hangs_is_replaced(system: SystemGuest) -> None:
@@ -203,7 +212,7 @@ def test_a_manager_that_hangs_is_replaced(system: SystemGuest) -> None:
     system.check(f"systemctl kill --signal=STOP {MANAGER}")
     wait_for(lambda: int(shown(system, MANAGER, "NRestarts")) > before)
     assert not vms(system)
-    assert "Watchdog timeout" in system.check(f"journalctl --no-pager --unit={MANAGER}")
+    assert "Watchdog timeout" in logged(system)
 
 
 def test_its_end_is_clean(system: SystemGuest) -> None:

@@ -70,7 +70,7 @@ def test_units_have_no_mistake(analyze: str, workdir: pathlib.Path, name: str) -
     """
     for other in ("aerostatd", "vhost-user-balloon@"):
         text = unit_text(f"{other}.service")
-        text = re.sub(r"(?m)^(ExecStart=)\S+", r"\1/bin/true", text)
+        text = re.sub(r"(?m)^(Exec(?:Start|Reload)=)/usr/\S+", r"\1/bin/true", text)
         (workdir / f"{other}.service").write_text(text)
         shutil.copy(UNITS / f"{other}.socket", workdir)
     done = subprocess.run([analyze, "verify", "--man=no", "--recursive-errors=no",
