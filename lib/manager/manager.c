@@ -239,13 +239,21 @@ void manager_driver(struct manager *m, uint32_t slot, enum manager_driver driver
 {
 	struct manager_vm *v = manager_find(m, slot);
 	struct balance_vm *b;
+	bool known_better;
 
 	now_ms = manager_now(m, now_ms);
 	if (!v)
 		return;
+	known_better = v->driver != driver && v->driver != MANAGER_DRIVER_NONE &&
+		       driver != MANAGER_DRIVER_NONE;
+	v->driver = driver;
+	if (known_better) {
+		manager_refresh(m, slot);
+		manager_hurry(m);
+		return;
+	}
 	b = &m->balance[slot];
 	balance_account(&m->plan, b, true);
-	v->driver = driver;
 	b->actual = b->size;
 	forget(v, b->actual, b->target, now_ms);
 	balance_levels(b);

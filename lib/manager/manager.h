@@ -269,7 +269,8 @@ int manager_vm_set(struct manager *m, uint32_t slot, uint64_t floor, uint64_t ce
 
 /*
  * A driver came or went, or the guest was restarted (then also with the same value): what was known
- * of the old one is forgotten, and its balloon is empty.
+ * of the old one is forgotten, and its balloon is empty. Between NO_STATS and FULL it is the one
+ * that was there, of which more is known now, or less.
  */
 void manager_driver(struct manager *m, uint32_t slot, enum manager_driver driver, uint64_t now_ms);
 

@@ -219,6 +219,8 @@ static void on_changed(void *opaque, struct endpoint *e, enum endpoint_change wh
 		break;
 	case ENDPOINT_CHANGE_DRIVER:
 		manager_driver(&f->manager, slot, view->driver, now_ms);
+		/* One that was found late has its balloon inflated already. */
+		manager_actual(&f->manager, slot, view->actual, now_ms);
 		break;
 	case ENDPOINT_CHANGE_ACTUAL:
 		on_actual(f, slot);

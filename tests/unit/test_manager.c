@@ -492,6 +492,26 @@ static void drivers(void **state)
 	assert_true(vm(0)->target < SIZE);
 }
 
+/* That a driver has statistics shows when the first come: its balloon is as full as before. */
+static void known_better(void **state)
+{
+	uint64_t keeps;
+
+	(void)state;
+	test_four(&h);
+	keeps = vm(0)->actual;
+	assert_true(keeps < SIZE);
+	manager_driver(&h.m, 0, MANAGER_DRIVER_NO_STATS, h.now);
+	assert_true(vm(0)->actual == keeps);
+	assert_true(vm(0)->flags & BALANCE_NO_STATISTICS);
+	manager_driver(&h.m, 0, MANAGER_DRIVER_FULL, h.now);
+	assert_true(vm(0)->actual == keeps);
+	assert_false(vm(0)->flags & BALANCE_NO_STATISTICS);
+	/* With the same value it is another one. */
+	manager_driver(&h.m, 0, MANAGER_DRIVER_FULL, h.now);
+	assert_true(vm(0)->actual == SIZE);
+}
+
 /* A driver that takes memory back by itself was about to kill: an emergency. */
 static void took_back(void **state)
 {
@@ -540,7 +560,8 @@ int main(void)
 		cmocka_unit_test(hung),           cmocka_unit_test(silent_when_short),
 		cmocka_unit_test(uncooperative),  cmocka_unit_test(stalled),
 		cmocka_unit_test(stale),          cmocka_unit_test(drivers),
-		cmocka_unit_test(took_back),      cmocka_unit_test(refused),
+		cmocka_unit_test(known_better),   cmocka_unit_test(took_back),
+		cmocka_unit_test(refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
