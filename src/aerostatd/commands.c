@@ -274,22 +274,22 @@ static enum qmp_outcome reserve(struct qmp_request *req, struct json_object *arg
 		w++;
 	if (w == c->waiter + CONTROL_RESERVATIONS_MAX)
 		return not_reserved(-EAGAIN, err);
-	c->opening = c->fleet->manager.reserve.last_id + 1;
-	c->at_once = RESERVE_NOTHING;
+	/* It may be granted in that call. */
+	*w = (struct control_waiter){.request = req,
+				     .id = c->fleet->manager.reserve.last_id + 1,
+				     .bytes = bytes,
+				     .hold_ms = hold_ms};
 	r = manager_reserve(&c->fleet->manager, bytes, timeout_ms, hold_ms, clock_now().mono_ms,
 			    &id);
-	c->opening = 0;
+	if (r == 0 && w->change == RESERVE_NOTHING)
+		return QMP_DEFERRED;
+	w->request = NULL;
 	if (r < 0)
 		return not_reserved(r, err);
-	*w = (struct control_waiter){.id = id, .bytes = bytes, .hold_ms = hold_ms};
-	if (c->at_once == RESERVE_IS_GRANTED) {
-		*result = granted(w);
-		return QMP_DONE;
-	}
-	if (c->at_once != RESERVE_NOTHING)
+	if (w->change != RESERVE_IS_GRANTED)
 		return not_reserved(-ETIMEDOUT, err);
-	w->request = req;
-	return QMP_DEFERRED;
+	*result = granted(w);
+	return QMP_DONE;
 }
 
 static enum qmp_outcome release(struct qmp_request *req, struct json_object *args,

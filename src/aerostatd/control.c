@@ -45,6 +45,16 @@ static void give_up_orphans(struct control *c)
 	}
 }
 
+static void on_answers(uv_timer_t *timer)
+{
+	struct control *c = timer->data;
+
+	for (size_t i = 0; i < CONTROL_RESERVATIONS_MAX; i++) {
+		if (c->waiter[i].request && c->waiter[i].change != RESERVE_NOTHING)
+			commands_reserved(c, &c->waiter[i], c->waiter[i].change);
+	}
+}
+
 static void on_connection(uv_poll_t *poll, int status, int events)
 {
 	struct control *c = poll->data;
@@ -105,6 +115,8 @@ int control_start(struct control *c, uv_loop_t *loop, const char *path, int fd, 
 	monitor_start(&c->monitor, loop, &commands_schema, c->record, &monitor_ops, c);
 	uv_timer_init(loop, &c->later);
 	c->later.data = c;
+	uv_timer_init(loop, &c->answers);
+	c->answers.data = c;
 	uv_poll_init(loop, &c->poll, c->fd);
 	c->poll.data = c;
 	uv_poll_start(&c->poll, UV_READABLE, on_connection);
@@ -134,13 +146,12 @@ void control_reserved(struct control *c, uint64_t id, enum reserve_change change
 	for (size_t i = 0; i < CONTROL_RESERVATIONS_MAX; i++) {
 		struct control_waiter *w = &c->waiter[i];
 
-		if (w->request && w->id == id) {
-			commands_reserved(c, w, change);
-			return;
-		}
+		if (!w->request || w->id != id)
+			continue;
+		w->change = change;
+		uv_timer_start(&c->answers, on_answers, 0, 0);
+		return;
 	}
-	if (id == c->opening)
-		c->at_once = change;
 }
 
 void control_stop(struct control *c)
@@ -150,6 +161,7 @@ void control_stop(struct control *c)
 		if (c->waiter[i].request)
 			commands_reserved(c, &c->waiter[i], RESERVE_HAS_FAILED);
 	}
+	uv_close((uv_handle_t *)&c->answers, NULL);
 	uv_close((uv_handle_t *)&c->poll, NULL);
 	uv_close((uv_handle_t *)&c->later, NULL);
 	close(c->fd);

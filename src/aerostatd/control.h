@@ -27,6 +27,7 @@ struct control_waiter {
 	struct qmp_request *request; /* NULL: none */
 	uint64_t id;
 	uint64_t bytes, hold_ms;
+	enum reserve_change change; /* what it is to be told; RESERVE_NOTHING: it waits */
 };
 
 struct control {
@@ -35,14 +36,13 @@ struct control {
 	const struct control_ops *ops;
 	void *opaque;
 	uv_poll_t poll;
-	uv_timer_t later; /* accepts again, and looks for reservations whose client is gone */
+	uv_timer_t later;   /* accepts again, and looks for reservations whose client is gone */
+	uv_timer_t answers; /* tells who waits for a reservation */
 	int fd;
 	char *path; /* NULL: the socket was given to us, and is not ours to remove */
 	uint32_t serial;
 	struct monitor_record record[CONTROL_CLIENTS_MAX];
 	struct control_waiter waiter[CONTROL_RESERVATIONS_MAX];
-	uint64_t opening;            /* a reservation is being made, it will have this id; or 0 */
-	enum reserve_change at_once; /* what became of it in that call */
 };
 
 /*
@@ -54,6 +54,11 @@ int control_start(struct control *c, uv_loop_t *loop, const char *path, int fd, 
 
 /* Tells the clients; for fleet_ops. */
 void control_news(struct control *c, const struct news_item *item);
+
+/*
+ * A reservation was granted, or is no more. Who waits for it is told when the manager is through
+ * with what it does: he may have asked for more, and would be served in the middle of it.
+ */
 void control_reserved(struct control *c, uint64_t id, enum reserve_change change);
 
 /* Ends all connections, and removes the socket. */

@@ -204,6 +204,61 @@ def test_reservations_together(tight: Daemon) -> None:
         tight.qmp.execute("release", id=result["id"])
 
 
+class Pipeline:
+    """A client that sends commands in one write, and takes each answer by its id."""
+
+    def __init__(self, manager: Daemon) -> None:
+        self.socket = connect(manager)
+        self.lines = self.socket.makefile()
+        self.lines.readline()
+        self.send(("qmp_capabilities", {}))
+        self.answer(0)
+
+    def send(self, *commands: tuple[str, dict[str, int]]) -> None:
+        self.socket.sendall(b"".join(
+            json.dumps({"execute": name, "arguments": arguments, "id": number}).encode() + b"\n"
+            for number, (name, arguments) in enumerate(commands)))
+
+    def answer(self, number: int) -> dict[str, Any]:
+        while True:
+            message: dict[str, Any] = json.loads(self.lines.readline())
+            if "event" not in message:
+                assert message["id"] == number, message
+                return message
+
+    def close(self) -> None:
+        self.lines.close()
+        self.socket.close()
+
+
+def test_one_is_served_while_another_asks(manage: Callable[..., Daemon],
+                                          monitors: Monitors) -> None:
+    """What one client asks for may be the moment when another has what he waited for, who has asked
+    for more meanwhile: each is told of his own."""
+    monitors.qemu("one", size=4 * GIB, used=100 * MIB, follows=False)
+    manager = manage(budget=6 * GIB)
+    manager.serving(1)
+    host = manager.qmp.execute("query-host")
+    free = host["allowed"] - host["promised"]
+    first, second = Pipeline(manager), Pipeline(manager)
+    first.send(("reserve", {"bytes": free - 100 * MIB, "timeout-ms": 5000}))
+    held = first.answer(0)["return"]["id"]
+    second.send(("reserve", {"bytes": 400 * MIB, "timeout-ms": 20000}),
+                ("reserve", {"bytes": MIB, "timeout-ms": 20000}))
+    wait_for("the second", lambda: len(reservations(manager)) == 2)
+    first.send(("release", {"id": held}),
+               ("reserve", {"bytes": free + 100 * MIB, "timeout-ms": 2000}))
+    assert "return" in first.answer(0)
+    granted = [second.answer(0)["return"]["id"]]
+    states = {r["id"]: r["granted"] for r in reservations(manager)}
+    assert [id for id, state in states.items() if state] == granted and len(states) > 1
+    assert "not free in time" in first.answer(1)["error"]["desc"]
+    granted.append(second.answer(1)["return"]["id"])  # it stood behind that one
+    assert sorted(r["id"] for r in reservations(manager)) == sorted(granted)
+    first.close()
+    second.close()
+
+
 def test_released_by_another(tight: Daemon) -> None:
     with QmpClient(tight.control) as waits:
         waits.send("reserve", **{"bytes": GIB, "timeout-ms": 60000})
