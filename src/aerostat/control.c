@@ -311,6 +311,8 @@ enum status control_ask(struct control *c, const char *command, struct json_obje
 	if (value)
 		*value = NULL;
 	ret = control_start(c, command, args, timeout_ms, on_answer, &q);
+	if (ret < 0 && c->error)
+		return lost(c, failure); /* it was before */
 	if (ret < 0)
 		return failure_set(failure, STATUS_FAILED, "%s: %s", command, strerror(-ret));
 	/* Every request has its answer in the end, also when the connection is lost. */

@@ -45,6 +45,15 @@ static struct json_object *set_arguments(const struct options *o)
 	return args;
 }
 
+/* Is its target what was set? One that cannot be moved now keeps the target that it has. */
+static bool is_told(struct json_object *vm)
+{
+	uint64_t target, floor, ceiling;
+
+	return json_read_u64(vm, "target", &target) && json_read_u64(vm, "floor", &floor) &&
+	       json_read_u64(vm, "ceiling", &ceiling) && target >= floor && target <= ceiling;
+}
+
 /*
  * Has it followed its target? Progress alone could still be that of the target before, and a guest
  * that is left a little more than that has followed, too.
@@ -56,7 +65,7 @@ static bool has_followed(struct json_object *vm)
 
 	if (!json_read_u64(vm, "target", &target) || !json_read_u64(vm, "actual", &actual))
 		return false;
-	return progress && strcmp(progress, "reached") == 0 &&
+	return progress && strcmp(progress, "reached") == 0 && is_told(vm) &&
 	       (actual > target ? actual - target : target - actual) <= WAIT_CLOSE;
 }
 
@@ -77,7 +86,8 @@ static enum status wait_for_guest(struct context *ctx, struct json_object **vm)
 					   "%s does not follow its target", ctx->o->arguments[0]);
 		if (control_now() >= end)
 			return failure_set(&ctx->failure, STATUS_TIMED_OUT,
-					   "%s has not reached its target yet",
+					   is_told(*vm) ? "%s has not reached its target yet"
+							: "%s was not told to yet: see its state",
 					   ctx->o->arguments[0]);
 		status = control_wait(ctx->control, PROGRESS_MS / 2, &ctx->failure);
 		if (status == STATUS_DONE)

@@ -102,6 +102,7 @@ def test_aerostatd_goes_and_comes(control: Control, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=10)[1]
     assert process.returncode == 0 and said.count("trying again") == 1
+    assert "is lost: it hung up; trying again" in said, said
     assert len(lines(path)) >= 4
 
 

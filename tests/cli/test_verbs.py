@@ -102,6 +102,11 @@ def test_set_and_wait(control: Control, aerostat: Program) -> None:
     assert done.returncode == 4 and json.loads(done.stdout)["vm"]["progress"] == "moving"
     control.replies["query-vm"] = lambda _: machine("web1", progress="uncooperative", target=GIB)
     assert aerostat("set", "web1", "1G", "--wait").returncode == 1
+    # It cannot be moved now: that it has what it had to have before is not what was asked for.
+    control.replies["query-vm"] = lambda _: machine(
+        "web1", progress="reached", actual=2 * GIB, target=2 * GIB, floor=GIB, ceiling=GIB)
+    done = aerostat("set", "web1", "1G", "--wait", "--timeout=0.2")
+    assert done.returncode == 4 and "was not told to yet" in done.stderr
 
 
 def test_reserve_and_release(control: Control, aerostat: Program) -> None:
