@@ -3,6 +3,7 @@
 #include "endpoint.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,6 +89,16 @@ void endpoint_take_text(char *place, size_t room, const char *text)
 	if (*text && n > 0 && (unsigned char)place[n - 1] >= 0xc0)
 		n--;
 	place[n] = '\0';
+}
+
+bool endpoint_is_uuid(const char *text)
+{
+	static const char like[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+	size_t i = 0;
+
+	while (like[i] && (like[i] == '-' ? text[i] == '-' : isxdigit((unsigned char)text[i])))
+		i++;
+	return !like[i] && !text[i];
 }
 
 void endpoint_set_size(struct endpoint *e, uint64_t size, unsigned int *changes)

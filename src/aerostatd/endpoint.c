@@ -145,6 +145,9 @@ static void begin_serving(struct endpoint *e)
 	uv_timer_start(&e->timer, on_timer, e->interval_ms, 0);
 	endpoint_tell_all(e, 1U << ENDPOINT_CHANGE_UP | 1U << ENDPOINT_CHANGE_DEVICE |
 				     1U << ENDPOINT_CHANGE_STATS);
+	/* A device whose machine has gone while nobody could ask it. */
+	if (!e->view.ready)
+		endpoint_tell(e, ENDPOINT_CHANGE_DOWN);
 }
 
 static void on_answer(void *opaque, const struct qmp_answer *answer)

@@ -160,6 +160,9 @@ void *endpoint_user(const struct endpoint *e);
 const char *endpoint_phase_name(enum endpoint_phase phase);
 const char *endpoint_kind_name(enum endpoint_kind kind);
 
+/* Whether text has the form of a UUID. */
+bool endpoint_is_uuid(const char *text);
+
 /* As the device's monitor has it, such as "hint-id", and on which of its queues it happens: several
  * of them, or none, have a word of their own. */
 const char *endpoint_error_name(enum endpoint_error error);

@@ -23,6 +23,8 @@
  */
 #define PORTION 16
 
+#define STALE_SLACK_MS 500 /* for the answer itself */
+
 /* --- slots ------------------------------------------------------------------------------------ */
 
 static uint32_t slot_of(const struct fleet *f, const struct endpoint *e)
@@ -180,7 +182,9 @@ static void on_down(struct fleet *f, uint32_t slot)
 {
 	const struct endpoint_view *view = endpoint_view(f->vms[slot].endpoint);
 
-	if (view->absence == ENDPOINT_GONE || view->absence == ENDPOINT_NO_BALLOON)
+	if (view->phase == ENDPOINT_SERVING)
+		fleet_unmanage(f, slot, "its monitor knows of no machine");
+	else if (view->absence == ENDPOINT_GONE || view->absence == ENDPOINT_NO_BALLOON)
 		fleet_unmanage(f, slot, view->why);
 	else if (f->vms[slot].managed)
 		manager_health(&f->manager, slot, HEALTH_UNRESPONSIVE, clock_now().mono_ms);
@@ -401,12 +405,22 @@ static void on_second(uv_timer_t *timer)
 
 /* --- beginning and end ------------------------------------------------------------------------ */
 
-static struct manager_config manager_config_of(const struct config *config)
+/* Statistics of which one was missed, and the next is late, are old; not sooner, where they are
+ * asked for more seldom than is usual. */
+static uint32_t stale_after(uint32_t interval_ms)
+{
+	uint32_t late_ms = 2 * interval_ms + STALE_SLACK_MS;
+
+	return late_ms > MANAGER_STALE_MS ? late_ms : MANAGER_STALE_MS;
+}
+
+static struct manager_config manager_config_of(const struct config *config, uint32_t interval_ms)
 {
 	return (struct manager_config){
 		.budget = config->budget_bytes == CONFIG_AUTO ? 0 : config->budget_bytes,
 		.reserve = config->reserve_bytes == CONFIG_AUTO ? MANAGER_UNKNOWN
 								: config->reserve_bytes,
+		.stale_ms = stale_after(interval_ms),
 		.observe = config->dry_run,
 		.portion = PORTION,
 	};
@@ -421,7 +435,7 @@ int fleet_start(struct fleet *fleet, uv_loop_t *loop, struct config *config, uin
 
 	fleet->config = *config;
 	*config = (struct config){0};
-	settings = manager_config_of(&fleet->config);
+	settings = manager_config_of(&fleet->config, interval_ms);
 	fleet->loop = loop;
 	fleet->ops = ops;
 	fleet->opaque = opaque;
@@ -463,7 +477,7 @@ void fleet_configure(struct fleet *fleet, struct config *config)
 	config_free(&fleet->config);
 	fleet->config = *config;
 	*config = (struct config){0};
-	settings = manager_config_of(&fleet->config);
+	settings = manager_config_of(&fleet->config, fleet->interval_ms);
 	manager_configure(&fleet->manager, &settings, now_ms);
 	roster_leave(fleet);
 	for (uint32_t i = 0; i < fleet->used; i++) {

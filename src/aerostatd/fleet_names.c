@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* What a VM is called: by people, and by the state. */
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,17 +24,6 @@ int fleet_find(const struct fleet *fleet, const char *name)
 	return by_uuid;
 }
 
-/* Could it be taken for a UUID, by whoever compares it to one? */
-static bool is_like_uuid(const char *name)
-{
-	static const char like[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-	size_t i = 0;
-
-	while (like[i] && (like[i] == '-' ? name[i] == '-' : isxdigit((unsigned char)name[i])))
-		i++;
-	return !like[i] && !name[i];
-}
-
 void fleet_key(const struct fleet *f, const struct fleet_vm *vm, char *key, size_t room)
 {
 	const struct endpoint_view *view = endpoint_view(vm->endpoint);
@@ -48,7 +36,7 @@ void fleet_key(const struct fleet *f, const struct fleet_vm *vm, char *key, size
 	if (has_uuid)
 		snprintf(key, room, "%s", view->uuid);
 	else
-		snprintf(key, room, "%s%s", is_like_uuid(vm->name) ? "name " : "", vm->name);
+		snprintf(key, room, "%s%s", endpoint_is_uuid(vm->name) ? "name " : "", vm->name);
 }
 
 /* A name of a file can hold any byte; a name of a VM is text that fits on one line. */

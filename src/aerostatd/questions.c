@@ -106,8 +106,6 @@ static enum verdict_on_answer take_commands(struct endpoint *e, struct json_obje
 	if (!json_object_is_type(value, json_type_array))
 		return ANSWER_NONSENSE;
 	e->offers = 0;
-	/* A monitor that is not asked for them has none, whatever was here before. */
-	e->view.name[0] = e->view.uuid[0] = '\0';
 	for (size_t i = 0; i < json_object_array_length(value); i++) {
 		const char *name = json_read_str(json_object_array_get_idx(value, i), "name");
 
@@ -116,6 +114,12 @@ static enum verdict_on_answer take_commands(struct endpoint *e, struct json_obje
 				e->offers |= 1U << o;
 		}
 	}
+	/* A monitor that is not asked for them has none, whatever was here before. One that is has
+	 * its old ones until it answers: they are what it is configured and found by. */
+	if (!(e->offers >> OFFER_NAME & 1))
+		e->view.name[0] = '\0';
+	if (!(e->offers >> OFFER_UUID & 1))
+		e->view.uuid[0] = '\0';
 	e->view.kind = ENDPOINT_KIND_UNKNOWN;
 	e->balloon[0] = '\0';
 	if (!(e->offers >> OFFER_BALLOON & 1) || !(e->offers >> OFFER_QOM_GET & 1))
@@ -147,8 +151,10 @@ static enum verdict_on_answer take_uuid(struct endpoint *e, struct json_object *
 	(void)now;
 	(void)changes;
 	e->view.uuid[0] = '\0';
-	/* QEMU has that one where nobody gave another. */
-	if (uuid && strcmp(uuid, "00000000-0000-0000-0000-000000000000") != 0)
+	/* QEMU has that one where nobody gave another. Other text could be what another is called
+	 * by name, and takes nothing of his so. */
+	if (uuid && endpoint_is_uuid(uuid) &&
+	    strcmp(uuid, "00000000-0000-0000-0000-000000000000") != 0)
 		endpoint_take_text(e->view.uuid, sizeof(e->view.uuid), uuid);
 	return ANSWER_FINE;
 }

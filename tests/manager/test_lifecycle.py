@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -102,6 +104,48 @@ def test_a_pause_is_no_hang(manage: Callable[..., Daemon], monitors: Monitors) -
     healths = [event["data"]["health"] for event in manager.events()
                if event["event"] == "HEALTH_CHANGE"]
     assert "slow" not in healths and "unresponsive" not in healths, healths
+
+
+def test_statistics_that_begin_late(manage: Callable[..., Daemon], monitors: Monitors) -> None:
+    """The driver of a balloon that is inflated already turns out to have them: it is as full as it
+    was, and the guest needs no more than it has."""
+    web = monitors.qemu("web", size=4 * GIB, used=300 * MIB, target=GIB, actual=GIB, reports=False)
+    manager = manage(budget=1200 * MIB)
+    manager.wait_for("it", lambda vms: vms.get("web", {}).get("driver") == "no-statistics")
+    web.reports = True
+    manager.wait_for("statistics", lambda vms: vms["web"]["driver"] == "full")
+    time.sleep(1.5)
+    assert all(keep <= 1200 * MIB for keep in web.targets()), web.targets()
+    assert manager.qmp.execute("query-host")["promised"] <= 1200 * MIB
+
+
+def test_statistics_that_are_seldom(manage: Callable[..., Daemon], monitors: Monitors) -> None:
+    """They are not old before the next are due."""
+    monitors.qemu("web")
+    manager = manage("--interval=6000", budget=GIB)
+    manager.serving(1)
+    manager.wait_for("nearly the next", lambda vms: vms["web"].get("stats-age-ms", 0) > 5500)
+    assert "too old" not in json.dumps(manager.qmp.execute("explain", name="web"))
+
+
+def test_a_machine_that_went_while_its_device_hung(manage: Callable[..., Daemon],
+                                                   monitors: Monitors) -> None:
+    """Nobody has told that: it is found out, and its memory is promised no more."""
+    db = monitors.aerostat("db")
+    manager = manage()
+    manager.serving(1)
+    db.behaviour = Behaviour.HUNG
+    manager.wait_for("a hang", lambda vms: vms["db"].get("absence") == "hung")
+    assert manager.vms()["db"]["managed"]
+    with_machine = db.handlers()["query-balloon-device"]
+    db.replies["query-balloon-device"] = lambda arguments: {
+        name: value for name, value in with_machine(arguments).items() if name != "memory"}
+    db.behaviour = Behaviour.NORMAL
+    manager.wait_for("its end", lambda vms: vms["db"]["state"] == "serving" and
+                     not vms["db"]["managed"])
+    del db.replies["query-balloon-device"]
+    db.hang_up()
+    manager.serving(1)
 
 
 def test_two_of_one_name(manage: Callable[..., Daemon], monitors: Monitors) -> None:
@@ -253,6 +297,30 @@ def test_a_machine_that_the_configuration_names(manage: Callable[..., Daemon],
     assert manager.vms() == {}
 
 
+def test_reload_while_one_is_asked_again(manage: Callable[..., Daemon],
+                                         monitors: Monitors) -> None:
+    """Until it has said who it is, it is who it was: its section of the configuration holds."""
+    web = monitors.qemu("web")
+    manager = manage(vms={web.uuid: {"floor": 600 * MIB}})
+    manager.serving(1)
+
+    def floor_told() -> float:
+        (value,) = re.findall(r'^aerostat_vm_memory_min_bytes\{vm="web"\} (\S+)$',
+                              manager.qmp.execute("query-metrics")["text"], re.MULTILINE)
+        return float(value)
+
+    assert floor_told() == 600 * MIB
+    web.calls.clear()
+    web.delay, web.behaviour = 0.3, Behaviour.SLOW
+    web.hang_up()
+    wait_for("the question", lambda: "query-name" in web.commands())
+    manager.reload()
+    assert manager.qmp.execute("query-vm", name=web.uuid)["name"] == "web"
+    web.behaviour = Behaviour.NORMAL
+    manager.wait_for("it", lambda vms: vms["web"]["state"] == "serving")
+    assert floor_told() == 600 * MIB
+
+
 def test_reload_while_machines_are_asked(manage: Callable[..., Daemon],
                                          monitors: Monitors) -> None:
     """Who comes while it is only observed is asked for statistics when it is no more."""
@@ -312,6 +380,18 @@ def test_nobody_inherits_by_a_name(manage: Callable[..., Daemon], monitors: Moni
     web.come_back()
     vms = manager.wait_for("both", lambda vms: "web" in vms and vms["web"]["managed"])
     assert vms["web"]["floor"] == 300 * MIB
+
+
+def test_what_is_no_uuid(manage: Callable[..., Daemon], monitors: Monitors) -> None:
+    """Who says another's name instead of his UUID takes nothing of his."""
+    monitors.qemu("web", uuid="00000000-0000-0000-0000-000000000000")
+    manager = manage()
+    manager.serving(1)
+    manager.qmp.execute("set-vm", name="web", floor=300 * MIB)
+    heir = monitors.qemu("heir", uuid="web")
+    vms = manager.serving(2)
+    assert "uuid" not in vms["heir"] and vms["heir"]["floor"] != 300 * MIB
+    heir.die()
 
 
 def test_killed_and_started_again(manage: Callable[..., Daemon], monitors: Monitors) -> None:
