@@ -152,6 +152,17 @@ void balance_goal(const struct balance_plan *plan, struct balance_vm *vm)
 	vm->goal = to_grain(vm, low + mul_q32(step, part));
 }
 
+/*
+ * What counts of a VM's level when memory is handed out. An emergency has all that it may have:
+ * what that is above its NEED was taken off before (plan->surplus), and nothing is left to give.
+ */
+static uint64_t counted(const struct balance_vm *vm, unsigned int level)
+{
+	if (level > LEVEL_NEED && vm->flags & BALANCE_EMERGENCY)
+		level = LEVEL_NEED;
+	return vm->level[level];
+}
+
 /* How much of a level VMs of that share get, and what those weigh that are not full yet. */
 struct filled {
 	uint64_t full; /* bytes that those need who are full */
@@ -169,7 +180,7 @@ static struct filled fill(const struct balance_vm *vms, size_t n, enum level lev
 
 		if (!vm->size || is_fixed(vm))
 			continue;
-		step = vm->level[level] - vm->level[level - 1];
+		step = counted(vm, level) - counted(vm, level - 1);
 		if (share_q32 && share_q32 * vm->weight >= ONE_Q32)
 			f.full += step;
 		else
@@ -198,9 +209,14 @@ static uint64_t share_of(const struct balance_vm *vms, size_t n, enum level leve
 	return share;
 }
 
-static void gather(struct balance_vm *vms, size_t n, struct balance_plan *plan, uint64_t *largest)
+/* What could be asked for above the BARE levels: by all, and by one of them. */
+struct above {
+	uint64_t all, largest;
+};
+
+static void gather(struct balance_vm *vms, size_t n, struct balance_plan *plan, struct above *above)
 {
-	*largest = 0;
+	*above = (struct above){0, 0};
 	for (size_t i = 0; i < n; i++) {
 		struct balance_vm *vm = &vms[i];
 
@@ -213,9 +229,10 @@ static void gather(struct balance_vm *vms, size_t n, struct balance_plan *plan, 
 			plan->fixed += balance_promised(vm);
 			continue;
 		}
-		for (int l = 0; l < LEVEL_COUNT; l++)
-			plan->sum[l] += vm->level[l];
-		*largest = max_u64(*largest, vm->ceiling - vm->level[LEVEL_BARE]);
+		for (unsigned int l = 0; l < LEVEL_COUNT; l++)
+			plan->sum[l] += counted(vm, l);
+		above->all += vm->ceiling - vm->level[LEVEL_BARE];
+		above->largest = max_u64(above->largest, vm->ceiling - vm->level[LEVEL_BARE]);
 	}
 }
 
@@ -251,10 +268,11 @@ static void set_goals(struct balance_vm *vms, size_t n, struct balance_plan *pla
 void balance_plan(const struct balance_host *host, struct balance_vm *vms, size_t n,
 		  struct balance_plan *plan)
 {
-	uint64_t budget = balance_budget(host), live, surplus, largest, amount;
+	uint64_t budget = balance_budget(host), live, surplus, amount;
+	struct above above;
 
 	*plan = (struct balance_plan){.known = budget != UINT64_MAX};
-	gather(vms, n, plan, &largest);
+	gather(vms, n, plan, &above);
 	plan->budget = sub_u64(budget, host->reserved);
 	plan->reservation = host->reservation;
 	plan->desperate = host->known && host->available < host->reserve / BALANCE_DESPERATE_PART;
@@ -263,8 +281,7 @@ void balance_plan(const struct balance_host *host, struct balance_vm *vms, size_
 		plan->budget = UINT64_MAX;
 	live = sub_u64(plan->budget, plan->fixed);
 	surplus = sub_u64(live, plan->sum[LEVEL_BARE]);
-	plan->pool = balance_pool(plan->budget, surplus,
-				  plan->sum[LEVEL_CEILING] - plan->sum[LEVEL_BARE], largest);
+	plan->pool = balance_pool(plan->budget, surplus, above.all, above.largest);
 	/* What emergencies hold beyond their needs is not there for anybody's comfort. */
 	amount = live - plan->pool;
 	amount -= min_u64(plan->surplus, sub_u64(amount, plan->sum[LEVEL_NEED]));

@@ -172,11 +172,11 @@ struct balance_plan {
 	bool known;                /* there is a budget, or a host to derive one from */
 	uint64_t budget;           /* what all VMs may keep together, reservations taken off */
 	uint64_t promised;         /* what is promised to them: sum of balance_promised() */
-	uint64_t surplus;          /* of that, to emergencies beyond their needs */
+	uint64_t surplus;          /* of that, to emergencies beyond their needs; not in sum[] */
 	uint64_t fixed;            /* of that, to VMs that cannot be moved */
 	uint64_t pool;             /* is to stay free */
 	uint64_t unmet;            /* sum of what others are below min(goal, NEED) */
-	uint64_t sum[LEVEL_COUNT]; /* of the levels of those that can be moved */
+	uint64_t sum[LEVEL_COUNT]; /* of the levels of those that can be moved: see surplus */
 	enum level level;          /* the one that is filled in part */
 	uint64_t share_q32;        /* of that level, for weight 1, times 2^32 */
 	bool scarce;               /* that level is NEED or below, or promises exceed the budget */

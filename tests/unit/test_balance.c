@@ -302,6 +302,16 @@ static void emergency_surplus(void **state)
 	for (int i = 1; i < N; i++)
 		assert_in_range(vms[i].goal, vms[i].level[LEVEL_NEED] - BALANCE_GRAIN,
 				vms[i].level[LEVEL_NEED]);
+	/* It is held against that once: where there is room for all, all are full. */
+	plan_for(4 * SIZE);
+	assert_false(plan.scarce);
+	for (int i = 1; i < N; i++)
+		assert_true(vms[i].goal == SIZE);
+	/* And what is left after it is handed out, down to the grains. */
+	plan_for(3 * SIZE);
+	assert_true(plan.level > LEVEL_NEED);
+	assert_in_range(SIZE + vms[1].goal + vms[2].goal + vms[3].goal,
+			3 * SIZE - plan.pool - N * BALANCE_GRAIN, 3 * SIZE - plan.pool);
 }
 
 /* The host: what is resident and what is available, less the reserve; more of it under pressure. */
