@@ -14,7 +14,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 

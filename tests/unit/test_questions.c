@@ -158,8 +158,13 @@ static void uuids(void **state)
 	answer(QUESTION_UUID, "{\"UUID\": \"00000000-0000-0000-0000-000000000000\"}");
 	assert_string_equal(e.view.uuid, "");
 	answer(QUESTION_UUID, "{\"UUID\": \"6ba7b812-9dad-11d1-80b4-00c04fd430c8-and-more\"}");
-	assert_int_equal(strlen(e.view.uuid), ENDPOINT_UUID_MAX - 1);
+	assert_string_equal(e.view.uuid, "");
+	answer(QUESTION_UUID, "{\"UUID\": \"6BA7B812-9DAD-11D1-80B4-00C04FD430C8\"}");
+	assert_string_equal(e.view.uuid, "6BA7B812-9DAD-11D1-80B4-00C04FD430C8");
 	answer(QUESTION_UUID, NULL);
+	assert_string_equal(e.view.uuid, "");
+	/* It could be what another is called. */
+	answer(QUESTION_UUID, "{\"UUID\": \"web\"}");
 	assert_string_equal(e.view.uuid, "");
 }
 
