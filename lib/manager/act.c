@@ -104,7 +104,11 @@ void manager_decide(struct manager *m, uint32_t slot, uint64_t cap, struct decis
 
 void manager_send(struct manager *m, uint32_t slot)
 {
+	/* What was refused before it only observed is not tried again now. */
+	if (m->config.observe)
+		return;
 	m->calls++;
+	m->vms[slot].sent_ms = m->now_ms;
 	m->ops->set_target(m->opaque, slot, m->balance[slot].target);
 }
 
@@ -121,6 +125,7 @@ void manager_move(struct manager *m, uint32_t slot, const struct decision *d)
 {
 	struct manager_vm *v = &m->vms[slot];
 	struct manager_event event = {.kind = MANAGER_EVENT_DECISION, .decision = d};
+	enum progress_state before = v->progress.state;
 
 	if (is_told(m, slot, d))
 		return;
@@ -136,6 +141,7 @@ void manager_move(struct manager *m, uint32_t slot, const struct decision *d)
 		manager_send(m, slot);
 	}
 	manager_tell(m, slot, &event);
+	manager_tell_end(m, slot, before);
 }
 
 void manager_move_to(struct manager *m, uint32_t slot, uint64_t to, enum reason reason)
@@ -143,7 +149,7 @@ void manager_move_to(struct manager *m, uint32_t slot, uint64_t to, enum reason 
 	struct balance_vm *b = &m->balance[slot];
 	struct decision d;
 
-	to = max_u64(b->floor, min_u64(to, b->ceiling));
+	to = to < b->ceiling ? max_u64(b->floor, grain_down(b->size, to)) : b->ceiling;
 	if (to == b->target)
 		return;
 	manager_decide(m, slot, 0, &d);
@@ -187,7 +193,29 @@ void manager_unlearn(struct manager *m, uint32_t slot, uint64_t to)
 	balance_account(&m->plan, b, false);
 }
 
+/*
+ * Its commands are refused, perhaps for so long that they are tried seldom. An emergency does not
+ * wait for that: what it was told is sent again now, if it is not sent anyway, unless it was a
+ * moment ago; and soon again if that is refused as well.
+ */
+static void try_soon(struct manager *m, uint32_t slot, bool sent_anyway)
+{
+	struct manager_vm *v = &m->vms[slot];
+	bool due = m->now_ms >= later(v->sent_ms, MANAGER_REFUSED_MS);
+
+	v->refused_span_ms = 0;
+	v->refused_ms = later(sent_anyway || due ? m->now_ms : v->sent_ms, MANAGER_REFUSED_MS);
+	if (due && !sent_anyway)
+		manager_send(m, slot);
+}
+
 void manager_emergency(struct manager *m, uint32_t slot, enum reason reason)
+{
+	manager_emergency_with(m, slot, reason,
+			       demand_kept(&m->vms[slot].demand, m->balance[slot].actual));
+}
+
+void manager_emergency_with(struct manager *m, uint32_t slot, enum reason reason, uint64_t kept)
 {
 	struct manager_vm *v = &m->vms[slot];
 	struct balance_vm *b = &m->balance[slot];
@@ -199,12 +227,13 @@ void manager_emergency(struct manager *m, uint32_t slot, enum reason reason)
 		b->emergency_reason = reason;
 		/* What it had was not enough. Somebody who had it all teaches nothing. */
 		if (b->target < b->ceiling && b->actual < b->ceiling)
-			manager_learn(m, slot, demand_kept(&v->demand, b->actual) + b->size / 16,
-				      false);
+			manager_learn(m, slot, kept + b->size / 16, false);
 	}
 	v->emergency_end_ms = later(m->now_ms, MANAGER_EMERGENCY_MS);
 	manager_refresh(m, slot);
 	manager_decide(m, slot, 0, &d);
+	if (v->failing)
+		try_soon(m, slot, d.action == ACTION_RELEASE);
 	if (d.action == ACTION_RELEASE) {
 		v->releases++;
 		manager_move(m, slot, &d);
@@ -220,6 +249,12 @@ void manager_tell_progress(struct manager *m, uint32_t slot)
 	manager_tell(m, slot, &event);
 }
 
+void manager_tell_end(struct manager *m, uint32_t slot, enum progress_state before)
+{
+	if (before >= PROGRESS_STALLED && m->vms[slot].progress.state != before)
+		manager_tell_progress(m, slot);
+}
+
 /* It cannot give what it was asked for: some of it is given back, and not asked for again soon. */
 static void back_off(struct manager *m, uint32_t slot)
 {
@@ -230,6 +265,7 @@ static void back_off(struct manager *m, uint32_t slot)
 	/* One that does nothing at all, and has memory, does not hear: that takes longer to say. */
 	if (!progress_has_moved(&v->progress) && !demand_is_short(&v->demand, b->size))
 		return;
+	v->backed_off = true;
 	more = min_u64(more, balance_room_need(&m->plan));
 	manager_learn(m, slot, max_u64(b->actual + more, b->target), true);
 	manager_refresh(m, slot);
@@ -270,14 +306,17 @@ static void watch_progress(struct manager *m, uint32_t slot)
 		manager_send(m, slot);
 		return;
 	}
-	if (!progress_update(&v->progress, m->now_ms))
+	if (!progress_update(&v->progress, m->now_ms)) {
+		/* It may do something at last, and still be slow. */
+		if (!v->backed_off && progress_stalls_again(&v->progress, m->now_ms))
+			back_off(m, slot);
 		return;
-	if (v->progress.state == PROGRESS_REACHED)
-		v->retry_span_ms = 0;
+	}
 	if (v->progress.state == PROGRESS_UNCOOPERATIVE)
 		turn_deaf(m, slot);
 	if (v->progress.state >= PROGRESS_STALLED || before >= PROGRESS_STALLED)
 		manager_tell_progress(m, slot);
+	v->backed_off = false;
 	if (v->progress.state == PROGRESS_STALLED)
 		back_off(m, slot);
 }
@@ -289,7 +328,12 @@ static void take_back_promise(struct manager *m, uint32_t slot)
 	struct balance_vm *b = &m->balance[slot];
 	uint64_t needed = max_u64(b->actual, min_u64(b->target, b->level[LEVEL_NEED]));
 
-	if (b->flags & BALANCE_UNRESPONSIVE && b->target > needed + BALANCE_GRAIN)
+	if (!(b->flags & BALANCE_UNRESPONSIVE) ||
+	    b->flags & (BALANCE_EMERGENCY | BALANCE_NO_DRIVER))
+		return;
+	/* It is not asked for any of that. */
+	needed = grain_up(b->size, needed);
+	if (b->target > needed + BALANCE_GRAIN)
 		manager_move_to(m, slot, needed, REASON_UNRESPONSIVE);
 }
 
@@ -313,7 +357,7 @@ void manager_upkeep(struct manager *m, uint32_t slot)
 
 	watch_progress(m, slot);
 	if (v->failing && m->now_ms >= v->refused_ms) {
-		v->refused_ms = later(m->now_ms, v->refused_span_ms);
+		v->refused_ms = later(m->now_ms, max_u64(v->refused_span_ms, MANAGER_REFUSED_MS));
 		manager_send(m, slot);
 	}
 	if (b->learned && m->now_ms >= v->learned_end_ms)
@@ -323,7 +367,7 @@ void manager_upkeep(struct manager *m, uint32_t slot)
 		v->emergency_end_ms = 0;
 		b->flags &= ~(uint32_t)BALANCE_EMERGENCY;
 		balance_account(&m->plan, b, false);
-		take_back_promise(m, slot);
 	}
 	manager_refresh(m, slot);
+	take_back_promise(m, slot);
 }

@@ -41,6 +41,9 @@ static void set_health(struct manager *m, uint32_t slot, enum health_state healt
 
 	if (v->health == health)
 		return;
+	/* A guest that does not run does not answer: a row of silences ends there. */
+	if (v->health == HEALTH_PAUSED || health == HEALTH_PAUSED)
+		v->unanswered = 0;
 	v->health = health;
 	if (was_silent)
 		progress_skip(&v->progress, m->now_ms);
@@ -198,6 +201,7 @@ void manager_actual(struct manager *m, uint32_t slot, uint64_t keeps, uint64_t n
 	struct manager_vm *v = manager_find(m, slot);
 	enum progress_state before;
 	struct balance_vm *b;
+	uint64_t kept;
 	bool back;
 
 	now_ms = manager_now(m, now_ms);
@@ -206,10 +210,13 @@ void manager_actual(struct manager *m, uint32_t slot, uint64_t keeps, uint64_t n
 	b = &m->balance[slot];
 	keeps = min_u64(keeps, b->size);
 	back = took_back(v, b, keeps);
+	kept = demand_kept(&v->demand, b->actual);
 	before = v->progress.state;
 	progress_actual(&v->progress, keeps, now_ms);
-	if (before == PROGRESS_UNCOOPERATIVE && v->progress.state != before)
-		manager_tell_progress(m, slot);
+	/* It has followed. One whose target came to where it stands has not. */
+	if (before != PROGRESS_REACHED && v->progress.state == PROGRESS_REACHED)
+		v->retry_span_ms = 0;
+	manager_tell_end(m, slot, before);
 	if (keeps == b->actual)
 		return;
 	v->actual_ms = now_ms;
@@ -218,7 +225,7 @@ void manager_actual(struct manager *m, uint32_t slot, uint64_t keeps, uint64_t n
 	balance_account(&m->plan, b, false);
 	manager_refresh(m, slot);
 	if (back)
-		manager_emergency(m, slot, REASON_TOOK_BACK);
+		manager_emergency_with(m, slot, REASON_TOOK_BACK, kept);
 	/* Memory may have come back that somebody waits for. */
 	if (m->plan.unmet || reserve_missing(&m->reserve))
 		manager_hurry(m);

@@ -83,20 +83,6 @@ int manager_init(struct manager *m, const struct manager_config *config,
 	return 0;
 }
 
-/*
- * The lowest target at or above `bytes`, and the highest at or below: bounds that are no targets
- * themselves would have guests with large pages chase them for ever.
- */
-static uint64_t grain_up(uint64_t size, uint64_t bytes)
-{
-	return size - align_down(size - bytes, BALANCE_GRAIN);
-}
-
-static uint64_t grain_down(uint64_t size, uint64_t bytes)
-{
-	return sub_u64(size, align_up(size - bytes, BALANCE_GRAIN));
-}
-
 static int set_bounds(struct balance_vm *b, uint64_t size, uint64_t floor, uint64_t ceiling,
 		      uint32_t weight)
 {
@@ -112,7 +98,10 @@ static int set_bounds(struct balance_vm *b, uint64_t size, uint64_t floor, uint6
 	b->floor = floor;
 	b->ceiling = ceiling;
 	b->weight = weight;
-	/* Unless they are closer together than that. */
+	/*
+	 * Bounds that are no targets themselves would have guests with large pages chase them for
+	 * ever. Unless they are closer together than that.
+	 */
 	if (grain_up(size, floor) <= grain_down(size, ceiling)) {
 		b->floor = grain_up(size, floor);
 		b->ceiling = grain_down(size, ceiling);
@@ -138,6 +127,7 @@ static void restore(struct manager_vm *v, struct balance_vm *b, const struct man
 				     MANAGER_LEARNED_MAX_MS);
 	v->learned_end_ms = later(now_ms, min_u64(saved->learned_left_ms, v->learned_span_ms));
 	v->learned_used = saved->learned_used;
+	v->learned_free = min_u64(saved->learned_free, b->size);
 }
 
 /* A record as of a guest of which nothing is known yet. */
@@ -340,6 +330,7 @@ int manager_save(const struct manager *m, uint32_t slot, struct manager_saved *s
 		.learned_left_ms = b->learned ? sub_u64(v->learned_end_ms, now_ms) : 0,
 		.learned_span_ms = v->learned_span_ms,
 		.learned_used = v->learned_used,
+		.learned_free = v->learned_free,
 		.working = v->demand.working,
 		.growth = v->demand.growth,
 		.cache = v->demand.cache,

@@ -85,7 +85,10 @@
 #define MANAGER_UNANSWERED_SLOW 1
 #define MANAGER_UNANSWERED_HUNG 3
 
-/* A command that failed is tried again after this, doubling up to that. */
+/*
+ * A command that failed is tried again after this, doubling up to that. Each sign of an emergency
+ * begins with the first again, and has it tried at once if the last try is that long ago.
+ */
 #define MANAGER_REFUSED_MS     1000
 #define MANAGER_REFUSED_MAX_MS 60000
 
@@ -119,6 +122,7 @@ struct manager_saved {
 	uint64_t size; /* of the VM it was; another size makes it void */
 	uint64_t target;
 	uint64_t learned, learned_left_ms, learned_span_ms, learned_used;
+	uint64_t learned_free; /* was free when it was learned; MANAGER_UNKNOWN: perhaps all */
 	uint64_t working, growth, cache; /* of the estimate */
 };
 #define MANAGER_SAVED_VERSION 1
@@ -178,6 +182,7 @@ struct manager_vm {
 	bool present;
 	bool failing; /* the last one failed */
 	bool stats_ever;
+	bool backed_off; /* since it stalled last */
 	uint8_t unanswered, weak_run;
 	uint8_t decisions; /* in the ring, at most MANAGER_DECISIONS */
 	uint8_t newest;    /* its index */
@@ -193,6 +198,7 @@ struct manager_vm {
 	uint64_t learned_end_ms, learned_span_ms, learned_used, learned_free;
 	uint64_t retry_ms, retry_span_ms;     /* of an uncooperative one */
 	uint64_t refused_ms, refused_span_ms; /* of a failing one */
+	uint64_t sent_ms;                     /* when a command was sent last */
 	uint64_t actual_ms;                   /* when actual changed last */
 	uint64_t heard_ms;                    /* when statistics came last */
 	uint64_t releases, oom_kills;

@@ -3,6 +3,7 @@
 #ifndef MANAGER_PARTS_H
 #define MANAGER_PARTS_H
 
+#include "base/checked.h"
 #include "manager/manager.h"
 
 static inline uint64_t max_u64(uint64_t a, uint64_t b)
@@ -19,6 +20,17 @@ static inline uint64_t sub_u64(uint64_t a, uint64_t b)
 static inline uint64_t later(uint64_t now_ms, uint64_t ms)
 {
 	return now_ms > UINT64_MAX - ms ? UINT64_MAX : now_ms + ms;
+}
+
+/* Of a VM of that size: the lowest target at or above `bytes`, and the highest at or below. */
+static inline uint64_t grain_up(uint64_t size, uint64_t bytes)
+{
+	return size - align_down(size - bytes, BALANCE_GRAIN);
+}
+
+static inline uint64_t grain_down(uint64_t size, uint64_t bytes)
+{
+	return sub_u64(size, align_up(size - bytes, BALANCE_GRAIN));
 }
 
 /* The time now: never before that of the last call. */
@@ -45,7 +57,10 @@ void manager_decide(struct manager *m, uint32_t slot, uint64_t cap, struct decis
 /* Carries a decision out: target, command, record, event. */
 void manager_move(struct manager *m, uint32_t slot, const struct decision *d);
 
-/* A target by the manager itself, past the balance. Nothing if it would not change. */
+/*
+ * A target by the manager itself, past the balance: within the bounds, and whole grains like those
+ * of the balance, down from `to`. Nothing if it would not change.
+ */
 void manager_move_to(struct manager *m, uint32_t slot, uint64_t to, enum reason reason);
 
 /* Sends the target (again). */
@@ -60,8 +75,14 @@ void manager_unlearn(struct manager *m, uint32_t slot, uint64_t to);
 /* Releases the VM fully, and takes nothing from it for a while. */
 void manager_emergency(struct manager *m, uint32_t slot, enum reason reason);
 
+/* The same for one of which it is known that it kept so many bytes when it suffered. */
+void manager_emergency_with(struct manager *m, uint32_t slot, enum reason reason, uint64_t kept);
+
 /* Tells how it follows its target. */
 void manager_tell_progress(struct manager *m, uint32_t slot);
+
+/* The same, if before it was stalled or uncooperative and is not so any more. */
+void manager_tell_end(struct manager *m, uint32_t slot, enum progress_state before);
 
 /* What time does to one VM: stalls, silences, ends of learned floors and of emergencies. */
 void manager_upkeep(struct manager *m, uint32_t slot);

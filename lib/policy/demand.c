@@ -52,7 +52,7 @@ uint64_t demand_margin(uint64_t used, uint64_t size)
 
 uint64_t demand_kept(const struct demand *d, uint64_t actual)
 {
-	if (!d->known || d->counts_balloon)
+	if (!d->known || d->counts_balloon || actual > d->last_actual)
 		return actual;
 	return min_u64(actual, d->last_total + d->overhead);
 }

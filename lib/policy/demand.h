@@ -89,7 +89,7 @@ void demand_hint_short(struct demand *d, uint64_t actual);
 
 /*
  * What the guest kept when it said so last, as far as that can be told: actual, or less if it was
- * being taken more from then.
+ * being taken more from then. If it has more now than then, what it had then tells nothing: actual.
  */
 uint64_t demand_kept(const struct demand *d, uint64_t actual);
 

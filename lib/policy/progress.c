@@ -23,13 +23,20 @@ static uint64_t age(uint64_t now_ms, uint64_t then_ms)
 	return now_ms > then_ms ? now_ms - then_ms : 0;
 }
 
+/* The rate is measured from here. */
+static void mark(struct progress *p, uint64_t now_ms)
+{
+	p->mark_ms = now_ms;
+	p->mark_actual = p->actual;
+}
+
 static void begin(struct progress *p, uint64_t now_ms)
 {
 	p->began = distance(p);
 	p->nearest = p->began;
-	p->nearest_ms = now_ms;
-	p->mark_ms = now_ms;
-	p->mark_actual = p->actual;
+	p->step = p->began;
+	p->step_ms = now_ms;
+	mark(p, now_ms);
 }
 
 void progress_init(struct progress *p, uint64_t actual, uint64_t now_ms)
@@ -62,26 +69,24 @@ void progress_actual(struct progress *p, uint64_t actual, uint64_t now_ms)
 		p->state = PROGRESS_MOVING;
 		begin(p, now_ms);
 	}
-	/* A deaf guest has heard when it moves a step; jitter is none. */
-	if (distance(p) >= p->nearest ||
-	    (p->state == PROGRESS_UNCOOPERATIVE && p->nearest - distance(p) < PROGRESS_NEAR / 2))
+	p->nearest = min_u64(p->nearest, distance(p));
+	if (p->nearest + PROGRESS_STEP > p->step)
 		return;
+	/* A deaf guest that moves a step has heard. */
 	if (p->state == PROGRESS_UNCOOPERATIVE) {
 		p->state = PROGRESS_MOVING;
-		p->mark_ms = now_ms;
-		p->mark_actual = actual;
+		mark(p, now_ms);
 	}
-	p->nearest = distance(p);
-	p->nearest_ms = now_ms;
+	p->step = p->nearest;
+	p->step_ms = now_ms;
 }
 
 void progress_skip(struct progress *p, uint64_t now_ms)
 {
 	if (p->state == PROGRESS_UNCOOPERATIVE)
 		return;
-	p->nearest_ms = now_ms;
-	p->mark_ms = now_ms;
-	p->mark_actual = p->actual;
+	p->step_ms = now_ms;
+	mark(p, now_ms);
 }
 
 /* Has an inflation become slow? Moves the mark when a window is over. */
@@ -94,16 +99,15 @@ static bool stalls(struct progress *p, uint64_t now_ms)
 	taken = p->mark_actual > p->actual ? p->mark_actual - p->actual : 0;
 	if (taken < PROGRESS_STALL_RATE / 1000 * min_u64(span, 3600000))
 		return true;
-	p->mark_ms = now_ms;
-	p->mark_actual = p->actual;
+	mark(p, now_ms);
 	return false;
 }
 
 /* What time makes of a guest that is not there yet. */
 static enum progress_state judge(struct progress *p, uint64_t now_ms)
 {
-	bool deaf = p->state == PROGRESS_UNCOOPERATIVE ||
-		    age(now_ms, p->nearest_ms) >= PROGRESS_DEAF_MS;
+	bool deaf =
+		p->state == PROGRESS_UNCOOPERATIVE || age(now_ms, p->step_ms) >= PROGRESS_DEAF_MS;
 	bool stalled = p->state == PROGRESS_STALLED && p->actual > p->target;
 
 	if (deaf)
@@ -116,7 +120,22 @@ bool progress_update(struct progress *p, uint64_t now_ms)
 	enum progress_state before = p->state;
 
 	p->state = distance(p) <= PROGRESS_NEAR ? PROGRESS_REACHED : judge(p, now_ms);
-	return p->state != before;
+	if (p->state == before)
+		return false;
+	/* What it did before it was called deaf does not make it hear. */
+	if (p->state == PROGRESS_UNCOOPERATIVE)
+		p->step = p->nearest;
+	if (p->state == PROGRESS_STALLED)
+		mark(p, now_ms);
+	return true;
+}
+
+bool progress_stalls_again(struct progress *p, uint64_t now_ms)
+{
+	if (p->state != PROGRESS_STALLED || !stalls(p, now_ms))
+		return false;
+	mark(p, now_ms);
+	return true;
 }
 
 bool progress_pending(const struct progress *p)

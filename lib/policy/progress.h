@@ -5,7 +5,7 @@
  *     REACHED        within PROGRESS_NEAR of the target
  *     MOVING         it approaches
  *     STALLED        an inflation that has become slow: the guest has to reclaim for it
- *     UNCOOPERATIVE  it has not come any nearer for PROGRESS_DEAF_MS
+ *     UNCOOPERATIVE  it has not come a step nearer for PROGRESS_DEAF_MS
  *
  * Time counts only while the guest runs: progress_skip() tells that it did not.
  */
@@ -30,6 +30,10 @@
 /* This close is there. */
 #define PROGRESS_NEAR (1ULL << 20)
 
+/* And so much nearer than before is a step; less does not tell a deaf guest from one that jitters.
+ */
+#define PROGRESS_STEP (PROGRESS_NEAR / 2)
+
 enum progress_state {
 	PROGRESS_REACHED,
 	PROGRESS_MOVING,
@@ -43,7 +47,7 @@ struct progress {
 	uint64_t target, actual;
 	uint64_t began;                /* the distance when the target was set */
 	uint64_t nearest;              /* the smallest distance since the target was set */
-	uint64_t nearest_ms;           /* when it became that */
+	uint64_t step, step_ms;        /* where and when it came a step nearer last, or began */
 	uint64_t mark_ms, mark_actual; /* where the rate is measured from */
 };
 
@@ -51,7 +55,7 @@ struct progress {
 void progress_init(struct progress *p, uint64_t actual, uint64_t now_ms);
 
 /* A new target; the clocks start anew unless it is the same. One that was uncooperative stays so
- * until it comes nearer. */
+ * until it comes a step nearer. */
 void progress_target(struct progress *p, uint64_t target, uint64_t now_ms);
 
 /* Where the guest is. */
@@ -62,6 +66,12 @@ void progress_skip(struct progress *p, uint64_t now_ms);
 
 /* Works out the state. True if it has changed since the last call. */
 bool progress_update(struct progress *p, uint64_t now_ms);
+
+/*
+ * Was a stalled inflation as slow in another PROGRESS_STALL_MS since it stalled, or since this was
+ * true? To be asked at least that often.
+ */
+bool progress_stalls_again(struct progress *p, uint64_t now_ms);
 
 /* Is an older target still to be reached (MOVING or STALLED)? */
 bool progress_pending(const struct progress *p);

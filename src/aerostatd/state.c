@@ -19,16 +19,18 @@
 static const struct {
 	const char *name;
 	size_t offset;
+	bool optional; /* older programs did not write it */
 } saved_members[] = {
-	{"size", offsetof(struct manager_saved, size)},
-	{"target", offsetof(struct manager_saved, target)},
-	{"learned-floor", offsetof(struct manager_saved, learned)},
-	{"learned-left-ms", offsetof(struct manager_saved, learned_left_ms)},
-	{"learned-span-ms", offsetof(struct manager_saved, learned_span_ms)},
-	{"learned-used", offsetof(struct manager_saved, learned_used)},
-	{"working", offsetof(struct manager_saved, working)},
-	{"growth", offsetof(struct manager_saved, growth)},
-	{"cache", offsetof(struct manager_saved, cache)},
+	{"size", offsetof(struct manager_saved, size), false},
+	{"target", offsetof(struct manager_saved, target), false},
+	{"learned-floor", offsetof(struct manager_saved, learned), false},
+	{"learned-left-ms", offsetof(struct manager_saved, learned_left_ms), false},
+	{"learned-span-ms", offsetof(struct manager_saved, learned_span_ms), false},
+	{"learned-used", offsetof(struct manager_saved, learned_used), false},
+	{"learned-free", offsetof(struct manager_saved, learned_free), true},
+	{"working", offsetof(struct manager_saved, working), false},
+	{"growth", offsetof(struct manager_saved, growth), false},
+	{"cache", offsetof(struct manager_saved, cache), false},
 };
 #define MEMBERS (sizeof(saved_members) / sizeof(saved_members[0]))
 
@@ -241,7 +243,10 @@ bool state_get(const struct state *state, const char *key, struct manager_saved 
 	       struct state_wishes *wishes, struct instant now)
 {
 	struct json_object *vm = json_read(state->vms, key);
-	struct manager_saved found = {.version = MANAGER_SAVED_VERSION};
+	struct manager_saved found = {
+		.version = MANAGER_SAVED_VERSION,
+		.learned_free = MANAGER_UNKNOWN,
+	};
 	uint64_t seen = 0, priority = 0, passed_ms;
 	bool hard = false, whole = true;
 
@@ -256,7 +261,8 @@ bool state_get(const struct state *state, const char *key, struct manager_saved 
 	for (size_t i = 0; i < MEMBERS; i++) {
 		void *place = (char *)&found + saved_members[i].offset;
 
-		whole = json_read_u64(vm, saved_members[i].name, place) && whole;
+		if (!json_read_u64(vm, saved_members[i].name, place))
+			whole = whole && saved_members[i].optional;
 	}
 	(void)json_read_bool(vm, "learned-hard", &hard);
 	found.learned_hard = hard;

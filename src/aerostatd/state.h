@@ -54,7 +54,10 @@ int state_save(struct state *state, struct instant now);
 int state_render(struct state *state, struct instant now, char **text, size_t *len);
 int state_write(const char *path, const char *text, size_t len);
 
-/* What is known of a VM; false: nothing, and *saved has version 0. */
+/*
+ * What is known of a VM; false: nothing, and *saved has version 0. What a file of an older program
+ * does not say of it is MANAGER_UNKNOWN.
+ */
 bool state_get(const struct state *state, const char *key, struct manager_saved *saved,
 	       struct state_wishes *wishes, struct instant now);
 

@@ -523,6 +523,30 @@ static void took_back(void **state)
 	assert_true(h.guest[0].target == SIZE);
 }
 
+/* What was not enough is what it had last, as far as it was given that: not what it took itself. */
+static void learns_what_it_had(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	test_four(&h);
+	before = vm(0)->actual;
+	h.guest[0].deaf = true;
+	manager_actual(&h.m, 0, before + 100 * MIB, h.now);
+	assert_int_equal(h.decision.reason, REASON_TOOK_BACK);
+	assert_true(vm(0)->learned == before + SIZE / 16);
+	/* It was given some since it spoke last. */
+	test_four(&h);
+	assert_false(h.m.vms[1].demand.counts_balloon);
+	before = vm(1)->actual;
+	assert_int_equal(
+		manager_vm_set(&h.m, 1, before + 100 * MIB, MANAGER_UNKNOWN, 0, h.now + 100), 0);
+	assert_true(vm(1)->target == before + 100 * MIB);
+	manager_actual(&h.m, 1, vm(1)->target, h.now + 500);
+	manager_pressure(&h.m, 1, VIRTIO_BALLOON_PRESSURE_CRITICAL, h.now + 800);
+	assert_true(vm(1)->learned == vm(1)->actual + SIZE / 16);
+}
+
 /* A command that fails is tried again, later and later; nothing is counted on meanwhile. */
 static void refused(void **state)
 {
@@ -550,17 +574,29 @@ static void refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(settles),        cmocka_unit_test(pressure),
-		cmocka_unit_test(low_pressure),   cmocka_unit_test(relieved),
-		cmocka_unit_test(emergency_ends), cmocka_unit_test(verdicts),
-		cmocka_unit_test(our_own_doing),  cmocka_unit_test(verdict_after_release),
-		cmocka_unit_test(weak),           cmocka_unit_test(growth),
-		cmocka_unit_test(moves_on),       cmocka_unit_test(no_sawtooth),
-		cmocka_unit_test(other_phase),    cmocka_unit_test(left_free),
-		cmocka_unit_test(hung),           cmocka_unit_test(silent_when_short),
-		cmocka_unit_test(uncooperative),  cmocka_unit_test(stalled),
-		cmocka_unit_test(stale),          cmocka_unit_test(drivers),
-		cmocka_unit_test(known_better),   cmocka_unit_test(took_back),
+		cmocka_unit_test(settles),
+		cmocka_unit_test(pressure),
+		cmocka_unit_test(low_pressure),
+		cmocka_unit_test(relieved),
+		cmocka_unit_test(emergency_ends),
+		cmocka_unit_test(verdicts),
+		cmocka_unit_test(our_own_doing),
+		cmocka_unit_test(verdict_after_release),
+		cmocka_unit_test(weak),
+		cmocka_unit_test(growth),
+		cmocka_unit_test(moves_on),
+		cmocka_unit_test(no_sawtooth),
+		cmocka_unit_test(other_phase),
+		cmocka_unit_test(left_free),
+		cmocka_unit_test(hung),
+		cmocka_unit_test(silent_when_short),
+		cmocka_unit_test(uncooperative),
+		cmocka_unit_test(stalled),
+		cmocka_unit_test(stale),
+		cmocka_unit_test(drivers),
+		cmocka_unit_test(known_better),
+		cmocka_unit_test(took_back),
+		cmocka_unit_test(learns_what_it_had),
 		cmocka_unit_test(refused),
 	};
 

@@ -181,6 +181,45 @@ static void saved(void **state)
 	assert_int_equal(vm(0)->learned, 0);
 }
 
+/*
+ * What was free when it was learned is known after a restart, or taken for all there is: that much
+ * left free again does not speak against what was learned.
+ */
+static void saved_free(void **state)
+{
+	static const struct {
+		uint64_t learned_free;
+		uint32_t hard;
+		bool holds;
+	} cases[] = {
+		{200 * MIB, 0, true}, {MANAGER_UNKNOWN, 0, true}, {0, 0, false},
+		{200 * MIB, 1, true}, {MANAGER_UNKNOWN, 1, true}, {0, 1, false},
+	};
+	struct manager_facts facts = test_facts(SIZE);
+	struct manager_saved s;
+
+	(void)state;
+	facts.actual = facts.target = 500 * MIB;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		test_four(&h);
+		h.guest[0].used = h.guest[0].keeps - 150 * MIB;
+		test_run(&h, 1);
+		manager_pressure(&h.m, 0, VIRTIO_BALLOON_PRESSURE_CRITICAL, h.now);
+		assert_int_equal(manager_save(&h.m, 0, &s, h.now), 0);
+		assert_true(s.learned_free == h.m.vms[0].demand.free && s.learned_free > 0);
+		s.learned = 500 * MIB;
+		s.learned_used = 300 * MIB;
+		s.learned_hard = cases[i].hard;
+		s.learned_free = cases[i].learned_free;
+		test_begin(&h, 500 * MIB, 1);
+		assert_int_equal(manager_vm_add(&h.m, 0, &facts, &s, h.now), 0);
+		h.guest[0] = (struct test_guest){
+			.size = SIZE, .used = 300 * MIB, .keeps = 500 * MIB, .target = 500 * MIB};
+		test_run(&h, 10);
+		assert_int_equal(vm(0)->learned == 500 * MIB, cases[i].holds);
+	}
+}
+
 /* Why a VM stands where it does can be told at any moment, in any buffer. */
 static void explains(void **state)
 {
@@ -244,9 +283,11 @@ static void defaults(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(reserves), cmocka_unit_test(by_host),   cmocka_unit_test(settings),
-		cmocka_unit_test(slots),    cmocka_unit_test(observing), cmocka_unit_test(saved),
-		cmocka_unit_test(explains), cmocka_unit_test(scarcity),  cmocka_unit_test(defaults),
+		cmocka_unit_test(reserves),   cmocka_unit_test(by_host),
+		cmocka_unit_test(settings),   cmocka_unit_test(slots),
+		cmocka_unit_test(observing),  cmocka_unit_test(saved),
+		cmocka_unit_test(saved_free), cmocka_unit_test(explains),
+		cmocka_unit_test(scarcity),   cmocka_unit_test(defaults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -102,6 +102,65 @@ static void steady(void **state)
 	}
 }
 
+/* A page now and then is deaf all the same; small steps count when they add up in time. */
+static void crawls(void **state)
+{
+	static const struct {
+		uint64_t step;
+		enum progress_state state;
+	} cases[] = {
+		{4096, PROGRESS_UNCOOPERATIVE},
+		{PROGRESS_STEP / 2 - 4096, PROGRESS_UNCOOPERATIVE},
+		{PROGRESS_STEP / 2, PROGRESS_STALLED},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint64_t actual = 1000 * MIB;
+
+		begin(actual, 500 * MIB);
+		for (uint64_t ms = 1000 + 9900; ms < 200000; ms += 9900) {
+			progress_actual(&p, actual -= cases[i].step, ms);
+			progress_update(&p, ms);
+			if (p.state == PROGRESS_UNCOOPERATIVE)
+				break;
+		}
+		progress_update(&p, 205000);
+		assert_int_equal(p.state, cases[i].state);
+	}
+	/* What it did before it was called deaf does not make it hear again. */
+	begin(1000 * MIB, 500 * MIB);
+	progress_actual(&p, 1000 * MIB - PROGRESS_STEP + 4096, 2000);
+	assert_true(progress_update(&p, 21000));
+	assert_int_equal(p.state, PROGRESS_UNCOOPERATIVE);
+	progress_actual(&p, 1000 * MIB - PROGRESS_STEP, 22000);
+	assert_int_equal(p.state, PROGRESS_UNCOOPERATIVE);
+	progress_actual(&p, 1000 * MIB - 2 * PROGRESS_STEP + 4096, 23000);
+	assert_int_equal(p.state, PROGRESS_MOVING);
+}
+
+/* Each window in which a stalled inflation is slow counts once; one that is fast again does not. */
+static void stalls_again(void **state)
+{
+	(void)state;
+	begin(1000 * MIB, 500 * MIB);
+	assert_false(progress_stalls_again(&p, 5000));
+	assert_true(progress_update(&p, 5500));
+	assert_int_equal(p.state, PROGRESS_STALLED);
+	assert_false(progress_stalls_again(&p, 9499));
+	assert_true(progress_stalls_again(&p, 9500));
+	progress_actual(&p, 941 * MIB, 13000);
+	assert_false(progress_stalls_again(&p, 13499));
+	assert_true(progress_stalls_again(&p, 13500));
+	progress_actual(&p, 881 * MIB, 17000);
+	assert_false(progress_stalls_again(&p, 17500));
+	progress_actual(&p, 821 * MIB, 21000);
+	assert_false(progress_stalls_again(&p, 21500));
+	assert_int_equal(p.state, PROGRESS_STALLED);
+	progress_actual(&p, 500 * MIB, 22000);
+	assert_false(progress_stalls_again(&p, 99000));
+}
+
 /* Nothing is held against a guest that did not run. */
 static void excused(void **state)
 {
@@ -147,9 +206,12 @@ static void names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(stall),    cmocka_unit_test(deflation), cmocka_unit_test(reached),
-		cmocka_unit_test(deaf),     cmocka_unit_test(steady),    cmocka_unit_test(excused),
-		cmocka_unit_test(back_off), cmocka_unit_test(clocks),    cmocka_unit_test(names),
+		cmocka_unit_test(stall),    cmocka_unit_test(deflation),
+		cmocka_unit_test(reached),  cmocka_unit_test(deaf),
+		cmocka_unit_test(steady),   cmocka_unit_test(excused),
+		cmocka_unit_test(crawls),   cmocka_unit_test(stalls_again),
+		cmocka_unit_test(back_off), cmocka_unit_test(clocks),
+		cmocka_unit_test(names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,6 +31,7 @@ static const struct manager_saved learned = {
 	.learned_left_ms = 100000,
 	.learned_span_ms = 120000,
 	.learned_used = 5,
+	.learned_free = 1ULL << 63,
 	.working = 6,
 	.growth = UINT64_MAX,
 	.cache = 0,
@@ -127,6 +128,39 @@ static void ages(void **state)
 	assert_int_equal(saved.learned_left_ms, 100000);
 	state_get(&s, "web", &saved, &got, at(1LL << 42));
 	assert_int_equal(saved.learned_left_ms, 0);
+	state_free(&s);
+}
+
+/* A file of an older program does not say what was free: the rest of it holds all the same. */
+static void without_free(void **state)
+{
+	static const char old[] = "{\"version\": 1, \"vms\": {\"web\": {\"seen\": 100, \"size\": 9,"
+				  " \"target\": 8, \"learned-floor\": 7, \"learned-left-ms\": 6,"
+				  " \"learned-span-ms\": 5, \"learned-used\": 4, \"working\": 3,"
+				  " \"growth\": 2, \"cache\": 1, \"learned-hard\": true}}}";
+	const struct manager_saved expected = {
+		.version = MANAGER_SAVED_VERSION,
+		.learned_hard = 1,
+		.size = 9,
+		.target = 8,
+		.learned = 7,
+		.learned_left_ms = 6,
+		.learned_span_ms = 5,
+		.learned_used = 4,
+		.learned_free = MANAGER_UNKNOWN,
+		.working = 3,
+		.growth = 2,
+		.cache = 1,
+	};
+	struct state_wishes got;
+	struct manager_saved saved;
+	struct state s;
+
+	(void)state;
+	put_file(path, old);
+	loads(&s);
+	assert_true(state_get(&s, "web", &saved, &got, at(100)));
+	assert_memory_equal(&saved, &expected, sizeof(saved));
 	state_free(&s);
 }
 
@@ -359,6 +393,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_round, setup, teardown),
 		cmocka_unit_test_setup_teardown(ages, setup, teardown),
+		cmocka_unit_test_setup_teardown(without_free, setup, teardown),
 		cmocka_unit_test_setup_teardown(forgets, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_no_state, setup, teardown),
