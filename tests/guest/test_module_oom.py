@@ -12,7 +12,7 @@ from in_guest import Program
 from test_guest_pressure import DEMAND
 from test_module_push import number
 from together import together
-from vmm import Device, Guest, GuestData
+from vmm import Device, DeviceError, Guest, GuestData
 from vmm.guest import MIB, PAGE
 
 pytestmark = pytest.mark.driver("aerostat", reason="by the counters of our driver")
@@ -113,15 +113,12 @@ def test_without_the_feature_nothing_is_released(bed: Bed) -> None:
     assert device.query()["held"] == 160 * MIB
 
 
-@together
-def test_no_storm(bed: Bed) -> None:
-    """A target that cannot be reached is tried for ever more rarely, memory that has become free is
-    found nevertheless, and a new target is obeyed at once."""
-    device, guest = silent_pair(bed)
-    memory, data = device.memory(), GuestData(guest)
+def tries_ever_more_rarely(device: Device, guest: Guest) -> bool:
+    """False: something in the guest needed a page when there was none. The driver has given some
+    back then, and rests, as it is meant to."""
+    data = GuestData(guest)
     data.write(128 * MIB)
-    # Nothing is begun or woken up in the guest from here on, no shell either: the first page that
-    # it needs would find no memory, the driver would give some back, and the balloon would rest.
+    # Nothing is begun or woken up in the guest from here on, no shell either, which would need one.
     hog = Program(guest, "hog 48 1024 1 1 10000")
     hog.wait_for("grown-us")
     busy = guest.cpu_seconds()
@@ -130,7 +127,12 @@ def test_no_storm(bed: Bed) -> None:
     # Tried 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s after the first failure.
     time.sleep(3)
     assert device.query()["held"] <= held + 8 * MIB
-    device.wait_for("what has become free", lambda now: now["held"] > held + 32 * MIB)
+    try:
+        device.wait_for("what has become free", lambda now: now["held"] > held + 32 * MIB)
+    except DeviceError:
+        if not released(guest):
+            raise
+        return False
     # The kernel keeps some memory back for a while when it has run short (watermark_boost_factor):
     # what it lets go of later is progress, after which delays begin anew.
     rests(device, 15)
@@ -141,6 +143,21 @@ def test_no_storm(bed: Bed) -> None:
     # Without ever longer delays there would be more than a hundred.
     assert 10 <= number(counters, "inflate_failures") <= 30
     assert guest.vmstat()["oom_kill"] == 0 and hog.wait() == 0
+    return True
+
+
+@together
+def test_no_storm(bed: Bed) -> None:
+    """A target that cannot be reached is tried for ever more rarely, memory that has become free is
+    found nevertheless, and a new target is obeyed at once."""
+    for _ in range(3):
+        device, guest = silent_pair(bed)
+        memory = device.memory()
+        if tries_ever_more_rarely(device, guest):
+            break
+        guest.stop()
+    else:
+        pytest.fail("each of the guests ran out of memory meanwhile")
 
     held = device.query()["held"]
     began = time.monotonic()
