@@ -115,6 +115,14 @@ static void run_until_told(void)
 		assert_true(uv_run(&t.loop, UV_RUN_ONCE) || told_len > 0);
 }
 
+/* What is told is @expected, and nothing more comes however long the loop runs. */
+static void expect_last(const char *expected)
+{
+	run_until_told();
+	uv_run(&t.loop, UV_RUN_DEFAULT);
+	expect_told(expected);
+}
+
 /* Reads @len bytes of what the link sends, or until it hangs up. How many came. */
 static size_t hear(char *buf, size_t len)
 {
@@ -415,9 +423,7 @@ static void closed_from_ready(void **state)
 	say(GREETING);
 	expect_heard(NEGOTIATE);
 	say(NEGOTIATED "{\"event\": \"STOP\"}\r\n");
-	run_until_told();
-	uv_run(&t.loop, UV_RUN_DEFAULT);
-	expect_told("ready 11;");
+	expect_last("ready 11;");
 }
 
 static void closed_from_event(void **state)
@@ -427,9 +433,7 @@ static void closed_from_event(void **state)
 	t.close_in = "event";
 	assert_int_equal(execute(json_object_new_object(), LONG_MS), 0);
 	say("{\"event\": \"STOP\"}\r\n{\"event\": \"RESUME\"}\r\n{\"return\": {}, \"id\": 1}\r\n");
-	run_until_told();
-	uv_run(&t.loop, UV_RUN_DEFAULT);
-	expect_told("event STOP null -1.000000;ask lost;");
+	expect_last("event STOP null -1.000000;ask lost;");
 }
 
 static void closed_from_answer(void **state)
@@ -440,9 +444,7 @@ static void closed_from_answer(void **state)
 	assert_int_equal(execute(json_object_new_object(), LONG_MS), 0);
 	assert_int_equal(execute(json_object_new_object(), LONG_MS), 0);
 	say("{\"return\": {}, \"id\": 1}\r\n{\"return\": {}, \"id\": 2}\r\n");
-	run_until_told();
-	uv_run(&t.loop, UV_RUN_DEFAULT);
-	expect_told("ask return {};ask lost;");
+	expect_last("ask return {};ask lost;");
 }
 
 static void closed_from_timeout(void **state)
@@ -451,9 +453,7 @@ static void closed_from_timeout(void **state)
 	become_ready();
 	t.close_in = "answer";
 	assert_int_equal(execute(json_object_new_object(), SOON_MS), 0);
-	run_until_told();
-	uv_run(&t.loop, UV_RUN_DEFAULT);
-	expect_told("ask timeout;");
+	expect_last("ask timeout;");
 }
 
 static void closed_from_lost(void **state)
@@ -462,9 +462,7 @@ static void closed_from_lost(void **state)
 	become_ready();
 	t.close_in = "lost";
 	hang_up();
-	run_until_told();
-	uv_run(&t.loop, UV_RUN_DEFAULT);
-	expect_told("lost -104 the monitor hung up;");
+	expect_last("lost -104 the monitor hung up;");
 }
 
 int main(void)

@@ -25,11 +25,11 @@ set -e
 directory=$1 files=$2
 shift 2
 mount -t tmpfs -o mode=755 tmpfs "$directory"
-mkdir "$directory/upper" "$directory/work" "$directory/root"
+mkdir "$directory/upper" "$directory/work" "$directory/tree"
 cp -a "$files/." "$directory/upper"
 mount -t overlay -o "lowerdir=/,upperdir=$directory/upper,workdir=$directory/work" overlay \
-    "$directory/root"
-rm -f "$directory/root/.dockerenv" # systemd would take itself to be in a container
+    "$directory/tree"
+rm -f "$directory/tree/.dockerenv" # systemd would take itself to be in a container
 exec "$@"
 """
 
@@ -102,7 +102,7 @@ class SystemGuest(UmlGuest):
         root = home / "system"
         root.mkdir()
         return [*self._in_overlay(root), *super()._command(home, channel),
-                f"rootflags={root / 'root'}"]
+                f"rootflags={root / 'tree'}"]
 
     def _arguments(self, channel: int) -> list[str]:
         # Kernel and systemd may say what they do: it is all there is when a guest does not start.
